@@ -1,0 +1,231 @@
+//! The seam to the message broker: publish with confirms, consume with explicit acknowledgement.
+//!
+//! Both variants keep the same contract, held by one conformance suite (`tests/it/broker_conformance.rs`):
+//! - a publication is good only when the broker confirmed it and routed it; anything else is an error, and the message may
+//!   or may not be there;
+//! - at most `prefetch` deliveries of a consumer are unacknowledged at once;
+//! - a delivery that is dropped without `ack` or `park` comes back, marked as redelivered, with the same message id;
+//! - a message that comes back more than [`crate::limits::DELIVERY_LIMIT`] times goes to the dead queue.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::message::Queue;
+
+pub mod memory;
+pub mod rabbit;
+
+/// A message broker. A cheap handle: clones share connections.
+#[derive(Debug, Clone)]
+pub enum Broker {
+    /// RabbitMQ, quorum queues.
+    Rabbit(Arc<rabbit::Rabbit>),
+    /// The same in this process.
+    Memory(Arc<memory::Memory>),
+}
+
+/// A message, as it is published and as it is delivered.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Envelope {
+    /// Unique to this publication; only a redelivery carries the same one again. At most 255 bytes.
+    pub message_id: String,
+    /// The AMQP `type`: `objective`, `step`, `report`, `completion`, `result`, or what a foreign publisher set.
+    pub kind: String,
+    /// The body.
+    pub body: Vec<u8>,
+    /// Where the final document is to be published (objectives only).
+    pub reply_to: Option<String>,
+    /// What the final document is to carry so that its receiver knows it.
+    pub correlation_id: Option<String>,
+    /// W3C trace context.
+    pub traceparent: Option<String>,
+    /// Why a dead letter is one: the `planrelay-reason` header, or the broker's own reason (`delivery_limit`, …).
+    pub reason: Option<String>,
+    /// The queue a dead letter comes from, by name, when known.
+    pub origin: Option<String>,
+}
+
+impl Envelope {
+    /// A message with nothing but an id, a type and a body.
+    pub fn new(message_id: String, kind: &str, body: Vec<u8>) -> Self {
+        Self {
+            message_id,
+            kind: kind.to_owned(),
+            body,
+            reply_to: None,
+            correlation_id: None,
+            traceparent: None,
+            reason: None,
+            origin: None,
+        }
+    }
+}
+
+/// Where a message goes.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Target {
+    /// One of our queues.
+    Queue(Queue),
+    /// A queue named by a submitter's `reply_to`.
+    Named(String),
+}
+
+/// Why a publication is not known to be good.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum PublishError {
+    /// No confirm: connection lost, time-out, nack. The message may still arrive.
+    #[error("broker did not confirm the message: {0}")]
+    Unconfirmed(String),
+    /// The broker has no such queue. The message is not there.
+    #[error("broker has no queue {0}")]
+    Unroutable(String),
+}
+
+/// Why a broker cannot be used at all: the process should end with a clear sentence.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum ConnectError {
+    /// Nobody answers. Exit code 5.
+    #[error("cannot reach RabbitMQ at {url}: {why}")]
+    Unreachable {
+        /// The URL, password masked.
+        url: String,
+        /// What happened.
+        why: String,
+    },
+    /// The broker answers and says no: credentials, virtual host, permissions. Exit code 5.
+    #[error("RabbitMQ at {url} refused: {why}")]
+    Refused {
+        /// The URL, password masked.
+        url: String,
+        /// What it said.
+        why: String,
+    },
+    /// A queue exists with other arguments. Exit code 2.
+    #[error("queue {queue} exists with other arguments than planrelay needs: {why}; delete it or set PLANRELAY_PREFIX")]
+    Topology {
+        /// The queue.
+        queue: String,
+        /// What the broker said; names the argument.
+        why: String,
+    },
+    /// The URL cannot be used. Exit code 2.
+    #[error("AMQP_URL: {0}")]
+    BadUrl(String),
+}
+
+impl Broker {
+    /// Publishes one message and waits for the broker's confirm.
+    pub async fn publish(&self, target: Target, envelope: Envelope) -> Result<(), PublishError> {
+        self.publish_all(vec![(target, envelope)]).await
+    }
+
+    /// Publishes all of them, [`crate::limits::CONFIRM_WINDOW`] at once, and waits for every confirm. An error says that at
+    /// least one is not known to be good.
+    pub async fn publish_all(&self, batch: Vec<(Target, Envelope)>) -> Result<(), PublishError> {
+        match self {
+            Broker::Rabbit(rabbit) => rabbit.publish_all(batch).await,
+            Broker::Memory(memory) => memory.publish_all(batch).await,
+        }
+    }
+
+    /// Starts to consume `queue` with at most `prefetch` unacknowledged deliveries. Survives lost connections by itself.
+    pub fn consume(&self, queue: Queue, prefetch: u16) -> Consumer {
+        match self {
+            Broker::Rabbit(rabbit) => Consumer::Rabbit(rabbit::Rabbit::consume(rabbit, queue, prefetch)),
+            Broker::Memory(memory) => Consumer::Memory(memory::Memory::consume(memory, queue, prefetch)),
+        }
+    }
+
+    /// Messages in `queue` that are ready for delivery. For tests and for people; never for decisions.
+    pub async fn depth(&self, queue: Queue) -> Result<u64, PublishError> {
+        match self {
+            Broker::Rabbit(rabbit) => rabbit.depth(queue).await,
+            Broker::Memory(memory) => Ok(memory.depth(queue)),
+        }
+    }
+
+    /// Closes every connection. Unacknowledged deliveries come back to other consumers.
+    pub async fn close(&self) {
+        match self {
+            Broker::Rabbit(rabbit) => rabbit.close().await,
+            Broker::Memory(_) => {}
+        }
+    }
+}
+
+/// A stream of deliveries. Dropping it stops consuming; deliveries already handed out stay valid.
+#[derive(Debug)]
+pub enum Consumer {
+    /// From RabbitMQ.
+    Rabbit(rabbit::RabbitConsumer),
+    /// From this process.
+    Memory(memory::MemoryConsumer),
+}
+
+impl Consumer {
+    /// The next delivery. Waits as long as it takes, reconnecting when needed; cancel-safe.
+    pub async fn next(&mut self) -> Delivery {
+        match self {
+            Consumer::Rabbit(consumer) => Delivery::Rabbit(consumer.next().await),
+            Consumer::Memory(consumer) => Delivery::Memory(consumer.next().await),
+        }
+    }
+}
+
+/// A message in hand. Dropping it means redelivery.
+#[derive(Debug)]
+pub enum Delivery {
+    /// From RabbitMQ.
+    Rabbit(rabbit::RabbitDelivery),
+    /// From this process.
+    Memory(memory::MemoryDelivery),
+}
+
+impl Delivery {
+    /// The message.
+    pub fn envelope(&self) -> &Envelope {
+        match self {
+            Delivery::Rabbit(delivery) => &delivery.envelope,
+            Delivery::Memory(delivery) => &delivery.envelope,
+        }
+    }
+
+    /// Whether the broker has handed this message out before.
+    pub fn redelivered(&self) -> bool {
+        match self {
+            Delivery::Rabbit(delivery) => delivery.redelivered,
+            Delivery::Memory(delivery) => delivery.redelivered,
+        }
+    }
+
+    /// Takes the message off the queue. `false`: the connection was lost in the meantime, the message comes back.
+    pub async fn ack(self) -> bool {
+        match self {
+            Delivery::Rabbit(delivery) => delivery.ack().await,
+            Delivery::Memory(delivery) => delivery.ack(),
+        }
+    }
+
+    /// Publishes the message to the dead queue with `why` as its reason, then takes it off this queue. When the dead queue
+    /// does not confirm, the message is not acknowledged and comes back.
+    pub async fn park(self, broker: &Broker, message_id: String, why: &str) -> bool {
+        let mut dead = self.envelope().clone();
+        dead.origin = Some(match &self {
+            Delivery::Rabbit(delivery) => delivery.queue.clone(),
+            Delivery::Memory(delivery) => delivery.queue.clone(),
+        });
+        dead.message_id = message_id;
+        dead.reason = Some(why.to_owned());
+        match broker.publish(Target::Queue(Queue::Dead), dead).await {
+            Ok(()) => self.ack().await,
+            Err(_unconfirmed) => false,
+        }
+    }
+}
+
+/// The wait before try `tries` (from 0) of something that is done again and again: doubled each time, with full jitter from
+/// `random` in [0, 1), never more than `max`.
+pub fn backoff(tries: u32, min: Duration, max: Duration, random: f64) -> Duration {
+    let ceiling = min.saturating_mul(2u32.saturating_pow(tries.min(20))).min(max);
+    ceiling.mul_f64(random.clamp(0.0, 1.0))
+}

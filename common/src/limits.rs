@@ -1,0 +1,122 @@
+//! Every cap and default in one place. Names carry their unit; [`Duration`]s carry it in their type.
+//!
+//! What an operator may change is a field of [`crate::config::RunConfig`], with its default here.
+
+use std::time::Duration;
+
+// Sizes of what comes in.
+
+/// Longest run id, in bytes; it is part of every Redis key and of message ids (AMQP short strings hold 255 bytes).
+pub const RUN_ID_BYTES_MAX: usize = 128;
+/// Largest body of any message, in bytes.
+pub const MESSAGE_BYTES_MAX: usize = 1 << 20;
+/// Longest objective, in bytes.
+pub const OBJECTIVE_BYTES_MAX: usize = 64 << 10;
+/// Longest context that comes with an objective, in bytes.
+pub const CONTEXT_BYTES_MAX: usize = 256 << 10;
+
+// Plans.
+
+/// Most steps in a plan, unless configured.
+pub const PLAN_STEPS_DEFAULT: usize = 100;
+/// Most steps in a plan that may be configured.
+pub const PLAN_STEPS_MAX: usize = 10_000;
+/// Longest description of a step, in bytes.
+pub const DESCRIPTION_BYTES_MAX: usize = 8 << 10;
+/// Largest `arguments` of a step as JSON, in bytes.
+pub const ARGUMENTS_BYTES_MAX: usize = 64 << 10;
+/// How often a refused plan goes back to the model with the complaints.
+pub const PLAN_REPAIRS_MAX: u32 = 2;
+/// Most complaints about one plan that are collected; a hostile plan could earn thousands.
+pub const PLAN_COMPLAINTS_MAX: usize = 20;
+
+// Steps.
+
+/// Steps of one run in flight at once, unless configured or asked for.
+pub const PARALLEL_STEPS_DEFAULT: usize = 100;
+/// Largest result of one step as JSON, in bytes.
+pub const RESULT_BYTES_MAX: usize = 256 << 10;
+/// Tries per step, the first included.
+pub const STEP_ATTEMPTS_MAX: u32 = 4;
+/// How long one attempt of a step may take; below RabbitMQ's 30 minutes for an unacknowledged message.
+pub const STEP_TIMEOUT: Duration = Duration::from_secs(600);
+/// How long a claim holds without renewal. It is renewed at a third of this.
+pub const STEP_LEASE: Duration = Duration::from_secs(30);
+/// Claims of one attempt before the step counts as poison: it has ended that many executors.
+pub const CLAIMS_MAX: u32 = 5;
+/// How often one attempt may be parked by rate limits before it fails.
+pub const PARKS_MAX: u32 = 100;
+/// Model turns in one step's tool loop.
+pub const TOOL_TURNS_MAX: usize = 12;
+/// Tool calls that are taken from one model turn; the rest are refused.
+pub const TOOL_CALLS_PER_TURN_MAX: usize = 8;
+/// How long one tool call may take.
+pub const TOOL_TIMEOUT: Duration = Duration::from_secs(30);
+/// Largest output of one tool call as JSON, in bytes; more is cut and said so.
+pub const TOOL_OUTPUT_BYTES_MAX: usize = 64 << 10;
+
+// Models.
+
+/// How long one model call may take.
+pub const MODEL_TIMEOUT: Duration = Duration::from_secs(120);
+/// Largest reply body that is read from a model endpoint, in bytes.
+pub const MODEL_BODY_BYTES_MAX: usize = 4 << 20;
+/// Longest wait that an endpoint's `Retry-After` is believed.
+pub const RETRY_AFTER_MAX: Duration = Duration::from_secs(3600);
+/// Wait after a 429 that names no time.
+pub const RETRY_AFTER_DEFAULT: Duration = Duration::from_secs(5);
+/// What one earlier result may add to a prompt, in bytes; the rest is cut and said so.
+pub const PROMPT_RESULT_BYTES_MAX: usize = 8 << 10;
+/// What all earlier results together may add to a prompt, in bytes.
+pub const PROMPT_RESULTS_BYTES_MAX: usize = 48 << 10;
+
+// Waiting and repair.
+
+/// First wait before a transient failure is tried again; doubled each time, with full jitter.
+pub const RETRY_BACKOFF_MIN: Duration = Duration::from_secs(1);
+/// Longest wait before a transient failure is tried again.
+pub const RETRY_BACKOFF_MAX: Duration = Duration::from_secs(60);
+/// How long a published message may stay unclaimed before it is published again; doubled each time.
+pub const DISPATCH_TIMEOUT: Duration = Duration::from_secs(60);
+/// How often a planner looks for runs whose wake-up time has come.
+pub const WAKEUP_POLL: Duration = Duration::from_millis(500);
+/// Runs that one poll takes.
+pub const WAKEUPS_PER_POLL_MAX: usize = 100;
+/// Longest time between two looks at a live run.
+pub const WAKEUP_INTERVAL_MAX: Duration = Duration::from_secs(60);
+/// Shards of the wake-up hints.
+pub const WAKEUP_SHARDS: u32 = 8;
+/// Tries of one message whose handling fails for reasons of its own before it is parked.
+pub const HANDLE_TRIES_MAX: u32 = 10;
+/// Longest wait between two tries of one message.
+pub const HANDLE_BACKOFF_MAX: Duration = Duration::from_secs(5);
+
+// The broker.
+
+/// Redeliveries of one message before the broker dead-letters it (`x-delivery-limit`).
+pub const DELIVERY_LIMIT: i64 = 20;
+/// Publications of one batch that wait for their confirms at once.
+pub const CONFIRM_WINDOW: usize = 256;
+/// How long a confirm may take.
+pub const CONFIRM_TIMEOUT: Duration = Duration::from_secs(10);
+/// How long a connection to broker or store may take.
+pub const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
+/// How long one store operation may take.
+pub const STORE_TIMEOUT: Duration = Duration::from_secs(5);
+/// Longest wait between two tries to connect.
+pub const RECONNECT_BACKOFF_MAX: Duration = Duration::from_secs(5);
+/// AMQP heartbeat, in seconds; a dead peer is noticed after two.
+pub const HEARTBEAT_SECS: u16 = 15;
+/// Dead letters kept for reading in Redis.
+pub const DEAD_LETTERS_KEPT: usize = 1_000;
+
+// Keeping.
+
+/// How long the keys of a finished run are kept.
+pub const RETENTION: Duration = Duration::from_secs(7 * 24 * 3600);
+/// Entries of a run's audit trail before the oldest are dropped (approximately).
+pub const EVENTS_MAX: usize = 200_000;
+/// Runs that `list` can see.
+pub const RUNS_LISTED_MAX: usize = 10_000;
+/// How long running work may go on after a stop signal.
+pub const SHUTDOWN_GRACE: Duration = Duration::from_secs(25);

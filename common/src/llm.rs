@@ -1,0 +1,208 @@
+//! The seam to language models: three things that the services ask for, and who answers them.
+//!
+//! A service describes the task; the variant turns it into a prompt (the texts in `llm/prompts/`) or a rule. Whatever comes
+//! back is untrusted: this module bounds it and reads it leniently, the caller validates it.
+
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+use crate::id::StepNumber;
+use crate::run::{Outcome, Usage};
+use crate::tool::{ToolCall, ToolSpec};
+
+/// Who answers.
+#[derive(Debug, Clone)]
+pub enum Llm {
+    /// Any OpenAI-compatible endpoint.
+    OpenAi(openai::OpenAi),
+    /// The deterministic, rule-based stand-in that needs no key and no network.
+    Offline,
+}
+
+/// Asks for a plan.
+#[derive(Debug, Clone)]
+pub struct PlanTask<'a> {
+    /// What is to be done.
+    pub objective: &'a str,
+    /// Background from the submitter.
+    pub context: Option<&'a str>,
+    /// The tools that steps may name.
+    pub tools: &'a [ToolSpec],
+    /// Most steps.
+    pub steps_max: usize,
+    /// The plan that was refused last, and why.
+    pub refused: Option<RefusedPlan<'a>>,
+}
+
+/// A plan that did not pass the validator.
+#[derive(Debug, Clone)]
+pub struct RefusedPlan<'a> {
+    /// The model's own words.
+    pub reply: &'a str,
+    /// The validator's complaints.
+    pub complaints: &'a [String],
+}
+
+/// A plan as a model wrote it, unchecked.
+#[derive(Debug, Clone, PartialEq)]
+pub struct PlanDraft {
+    /// The model's own words.
+    pub reply: String,
+    /// The JSON in them, or why there is none.
+    pub plan: Result<Value, String>,
+}
+
+/// Asks for the next move within a step.
+#[derive(Debug, Clone)]
+pub struct StepTask<'a> {
+    /// What the whole run is for.
+    pub objective: &'a str,
+    /// What this step is to do.
+    pub description: &'a str,
+    /// The tool that the plan suggests.
+    pub tool_hint: Option<&'a str>,
+    /// The tools that exist.
+    pub tools: &'a [ToolSpec],
+    /// What the steps it depends on produced.
+    pub inputs: &'a [StepInput],
+    /// What has happened in this step so far.
+    pub turns: &'a [Turn],
+    /// Whether this is the last turn: no tool may be called any more.
+    pub last: bool,
+}
+
+/// What an earlier step produced.
+#[derive(Debug, Clone, PartialEq)]
+pub struct StepInput {
+    /// The step.
+    pub step_number: StepNumber,
+    /// What it was to do.
+    pub description: String,
+    /// How it ended.
+    pub outcome: Outcome,
+    /// Its result; null unless it succeeded.
+    pub result: Value,
+    /// Its error.
+    pub error: Option<String>,
+}
+
+/// One turn of a step's tool loop, as it stands in the journal.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Turn {
+    /// The model's move.
+    Moved(Move),
+    /// What the call at `index` of that move gave: the output, or why it failed.
+    Returned {
+        /// Which call of the move, from 0.
+        index: usize,
+        /// The tool's output or error.
+        output: Result<Value, String>,
+    },
+}
+
+/// What a model wants to do next in a step.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Move {
+    /// Call tools, then decide again.
+    Call(Vec<ToolCall>),
+    /// The step is done; this is its result.
+    Answer(String),
+    /// Nothing that can be used, and why: it goes back to the model as a complaint.
+    Unusable {
+        /// The model's own words, cut.
+        reply: String,
+        /// What is wrong with them.
+        complaint: String,
+    },
+}
+
+/// Asks for the final answer.
+#[derive(Debug, Clone)]
+pub struct AnswerTask<'a> {
+    /// What was asked.
+    pub objective: &'a str,
+    /// Every step with what it produced.
+    pub steps: &'a [StepInput],
+}
+
+/// An answered request: the value and what it cost.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Reply<T> {
+    /// What was asked for.
+    pub value: T,
+    /// The requests it took.
+    pub calls: Vec<ModelCall>,
+}
+
+/// One request to a model that was answered.
+#[derive(Debug, Clone, PartialEq)]
+pub struct ModelCall {
+    /// The model that answered; `offline` for the stand-in.
+    pub model: String,
+    /// How the reply was asked for: `json_schema`, `tool_call`, `json_object`, `prompt`, `text`, or `rules` (offline).
+    pub rung: &'static str,
+    /// Tokens; `model_calls` is 1.
+    pub usage: Usage,
+    /// How long it took.
+    pub duration: Duration,
+}
+
+/// Why a model gave no answer.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum LlmError {
+    /// Worth another try: connection errors, time-outs, 5xx.
+    #[error("{0}")]
+    Transient(String),
+    /// The endpoint asks for patience (429); costs no attempt.
+    #[error("{why}")]
+    RateLimited {
+        /// What the endpoint said.
+        why: String,
+        /// How long to wait, bounded by `RETRY_AFTER_MAX`.
+        after: Duration,
+    },
+    /// Another try would end the same: 400, 401, 403, 404, quota exhausted, a body over the cap.
+    #[error("{0}")]
+    Permanent(String),
+}
+
+impl Llm {
+    /// The name under which answers are labelled when no request tells better: the configured model, or `offline`.
+    pub fn name(&self) -> &str {
+        match self {
+            Llm::OpenAi(endpoint) => endpoint.model(),
+            Llm::Offline => offline::NAME,
+        }
+    }
+
+    /// Asks for a plan. The draft is unchecked.
+    pub async fn plan(&self, task: &PlanTask<'_>) -> Result<Reply<PlanDraft>, LlmError> {
+        match self {
+            Llm::OpenAi(endpoint) => endpoint.plan(task).await,
+            Llm::Offline => Ok(offline::plan(task)),
+        }
+    }
+
+    /// Asks for the next move within a step. The move is unchecked.
+    pub async fn act(&self, task: &StepTask<'_>) -> Result<Reply<Move>, LlmError> {
+        match self {
+            Llm::OpenAi(endpoint) => endpoint.act(task).await,
+            Llm::Offline => Ok(offline::act(task)),
+        }
+    }
+
+    /// Asks for the final answer: never empty, without reasoning marks.
+    pub async fn answer(&self, task: &AnswerTask<'_>) -> Result<Reply<String>, LlmError> {
+        match self {
+            Llm::OpenAi(endpoint) => endpoint.answer(task).await,
+            Llm::Offline => Ok(offline::answer(task)),
+        }
+    }
+}
+
+pub mod offline;
+pub mod openai;

@@ -1,0 +1,208 @@
+//! The wire: one type per queue, versioned. Bodies are UTF-8 JSON of at most [`MESSAGE_BYTES_MAX`] bytes.
+//!
+//! Unknown fields are ignored, so that a newer publisher can talk to an older consumer. A `version` other than
+//! [`WIRE_VERSION`] is refused: absent means 1. Golden files of every shape stand in `tests/fixtures/v1`.
+
+use serde::{Deserialize, Serialize, de::DeserializeOwned};
+use serde_json::Value;
+
+use crate::id::{RunId, StepNumber};
+use crate::limits::{CONTEXT_BYTES_MAX, MESSAGE_BYTES_MAX, OBJECTIVE_BYTES_MAX};
+use crate::run::Outcome;
+
+/// The version of every message body.
+pub const WIRE_VERSION: u32 = 1;
+
+/// The queues, by role. The name on the broker is `<prefix>.v1.<role>`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Queue {
+    /// Users and the console publish, the planner consumes.
+    Objectives,
+    /// The planner publishes, executors consume.
+    Steps,
+    /// Executors publish, the planner consumes.
+    Reports,
+    /// Executors and the planner publish, the summarizer consumes.
+    Completions,
+    /// The broker and every service publish, the planner consumes.
+    Dead,
+}
+
+impl Queue {
+    /// Every queue.
+    pub const ALL: [Queue; 5] = [Queue::Objectives, Queue::Steps, Queue::Reports, Queue::Completions, Queue::Dead];
+
+    /// The role part of the queue's name.
+    pub fn role(self) -> &'static str {
+        match self {
+            Queue::Objectives => "objectives",
+            Queue::Steps => "steps",
+            Queue::Reports => "reports",
+            Queue::Completions => "completions",
+            Queue::Dead => "dead",
+        }
+    }
+
+    /// The queue's name on the broker.
+    pub fn name(self, prefix: &str) -> String {
+        format!("{prefix}.v1.{}", self.role())
+    }
+}
+
+/// Where the final answer comes from.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Respond {
+    /// A model writes it from the results.
+    #[default]
+    Answer,
+    /// It is the list of results; no model is asked.
+    Results,
+}
+
+/// What the submitter may decide about one run.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
+#[serde(default)]
+pub struct Options {
+    /// Where the final answer comes from.
+    pub respond: Respond,
+    /// Steps of this run in flight at once; at most what the deployment allows.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub max_parallel_steps: Option<u32>,
+    /// Seconds that one attempt of a step may take; at most what the deployment allows.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub step_timeout_secs: Option<u32>,
+}
+
+/// Body on `objectives`: something to be done.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, schemars::JsonSchema)]
+pub struct ObjectiveMessage {
+    /// The version of this shape; absent means 1.
+    #[serde(default = "wire_version")]
+    pub version: u32,
+    /// What is to be done, in words.
+    pub objective: String,
+    /// The run's id. Else the AMQP `message_id`, else the planner stamps one. Same id again: the existing run.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub run_id: Option<RunId>,
+    /// Background that the planner's model gets beside the objective.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub context: Option<String>,
+    /// The submitter's own plan: `{"steps": […]}`. Then no model is asked for one; it is checked like any other.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub plan: Option<Value>,
+    /// What the submitter decides about this run.
+    #[serde(default)]
+    pub options: Options,
+}
+
+/// Body on `steps`: run this step.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
+pub struct StepMessage {
+    /// The version of this shape; absent means 1.
+    #[serde(default = "wire_version")]
+    pub version: u32,
+    /// The run.
+    pub run_id: RunId,
+    /// The revision of the plan that the step was dispatched from.
+    pub revision: u32,
+    /// The step.
+    pub step_number: StepNumber,
+    /// The attempt this message starts, from 1.
+    pub attempt: u32,
+    /// What the step is to do.
+    pub description: String,
+    /// The tool that the plan suggests.
+    #[serde(default)]
+    pub tool_hint: Option<String>,
+    /// The steps whose results this one gets.
+    #[serde(default)]
+    pub depends_on: Vec<StepNumber>,
+}
+
+/// Body on `reports`: the planner has something to do for this run.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
+pub struct ReportMessage {
+    /// The version of this shape; absent means 1.
+    #[serde(default = "wire_version")]
+    pub version: u32,
+    /// The run.
+    pub run_id: RunId,
+    /// The step that ended; absent when a wake-up sent this.
+    #[serde(default)]
+    pub step_number: Option<StepNumber>,
+    /// How it ended; absent when a wake-up sent this.
+    #[serde(default)]
+    pub outcome: Option<Outcome>,
+}
+
+/// Body on `completions`: every step has reported, the answer is owed.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
+pub struct CompletionMessage {
+    /// The version of this shape; absent means 1.
+    #[serde(default = "wire_version")]
+    pub version: u32,
+    /// The run.
+    pub run_id: RunId,
+    /// The revision of the plan that is complete.
+    pub revision: u32,
+}
+
+fn wire_version() -> u32 {
+    WIRE_VERSION
+}
+
+/// Why a message is refused, in one sentence. It stands in the dead letter's `planrelay-reason` header.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{0}")]
+pub struct Refusal(pub String);
+
+/// A body that can be read from the wire.
+pub trait Body: DeserializeOwned {
+    /// Checks what the type alone cannot say.
+    fn check(&self) -> Result<(), Refusal> {
+        Ok(())
+    }
+}
+
+impl Body for StepMessage {}
+impl Body for ReportMessage {}
+impl Body for CompletionMessage {}
+impl Body for ObjectiveMessage {
+    fn check(&self) -> Result<(), Refusal> {
+        if self.objective.trim().is_empty() {
+            return Err(Refusal("objective is empty".into()));
+        }
+        let too_long = |what: &str, len: usize, max: usize| Refusal(format!("{what} has {len} bytes, the limit is {max}"));
+        if self.objective.len() > OBJECTIVE_BYTES_MAX {
+            return Err(too_long("objective", self.objective.len(), OBJECTIVE_BYTES_MAX));
+        }
+        let context = self.context.as_ref().map_or(0, String::len);
+        if context > CONTEXT_BYTES_MAX {
+            return Err(too_long("context", context, CONTEXT_BYTES_MAX));
+        }
+        Ok(())
+    }
+}
+
+/// Reads a body, or says in one sentence why it is refused.
+pub fn parse<T: Body>(body: &[u8]) -> Result<T, Refusal> {
+    if body.len() > MESSAGE_BYTES_MAX {
+        return Err(Refusal(format!("body has {} bytes, the limit is {MESSAGE_BYTES_MAX}", body.len())));
+    }
+    let text = std::str::from_utf8(body).map_err(|e| Refusal(format!("body is not UTF-8: {e}")))?;
+    let value: Value = serde_json::from_str(text).map_err(|e| Refusal(format!("body is not JSON: {e}")))?;
+    if !value.is_object() {
+        return Err(Refusal("body is not a JSON object".into()));
+    }
+    match value.get("version") {
+        None => {}
+        Some(version) if version.as_u64() == Some(u64::from(WIRE_VERSION)) => {}
+        Some(version) => {
+            return Err(Refusal(format!("version {version} is not supported, this service speaks version {WIRE_VERSION}")));
+        }
+    }
+    let message: T = serde_json::from_value(value).map_err(|e| Refusal(format!("body does not fit: {e}")))?;
+    message.check()?;
+    Ok(message)
+}

@@ -1,0 +1,96 @@
+//! References from a step's exact arguments to earlier results: `{"$result": 2}` or `{"$result": 2, "pointer": "/a/b"}`. Pure.
+//!
+//! The pointer is a JSON Pointer (RFC 6901). A reference stands for the whole value in its place, never for part of a text.
+
+use serde_json::Value;
+
+use crate::id::StepNumber;
+
+/// A reference found in arguments.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Reference {
+    /// The step whose result is meant.
+    pub step: StepNumber,
+    /// The part of the result; empty for all of it.
+    pub pointer: String,
+}
+
+/// Every reference in `arguments`, in order of appearance, or why one of them is malformed.
+pub fn references(arguments: &Value) -> Result<Vec<Reference>, String> {
+    let mut found = Vec::new();
+    collect(arguments, &mut found)?;
+    Ok(found)
+}
+
+fn collect(value: &Value, found: &mut Vec<Reference>) -> Result<(), String> {
+    match value {
+        Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) => {}
+        Value::Array(items) => items.iter().try_for_each(|item| collect(item, found))?,
+        Value::Object(fields) => match read(value)? {
+            Some(reference) => found.push(reference),
+            None => fields.values().try_for_each(|field| collect(field, found))?,
+        },
+    }
+    Ok(())
+}
+
+/// Reads `value` as a reference; `None` when it is not meant as one.
+fn read(value: &Value) -> Result<Option<Reference>, String> {
+    let Some(step) = value.get("$result") else { return Ok(None) };
+    let Some(step) = step.as_u64().and_then(|n| u32::try_from(n).ok()).filter(|n| *n > 0) else {
+        return Err("$result must be a step number".into());
+    };
+    let fields = value.as_object().map_or(0, serde_json::Map::len);
+    let pointer = match value.get("pointer") {
+        None if fields == 1 => "",
+        Some(Value::String(pointer)) if fields == 2 => pointer,
+        _ => return Err("a reference has $result, a textual pointer, and no field but pointer beside it".into()),
+    };
+    if !pointer.is_empty() && !pointer.starts_with('/') {
+        return Err("a reference's pointer must be empty or start with / (RFC 6901)".into());
+    }
+    Ok(Some(Reference { step: StepNumber(step), pointer: pointer.to_owned() }))
+}
+
+/// `arguments` with every reference replaced by what it means. `result_of` gives the result of a step.
+///
+/// Fails with one sentence when a result or the part of it does not exist.
+pub fn resolve<'a>(arguments: &Value, result_of: &impl Fn(StepNumber) -> Option<&'a Value>) -> Result<Value, String> {
+    Ok(match arguments {
+        Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) => arguments.clone(),
+        Value::Array(items) => Value::Array(items.iter().map(|item| resolve(item, result_of)).collect::<Result<_, _>>()?),
+        Value::Object(fields) => match read(arguments)? {
+            Some(Reference { step, pointer }) => {
+                let result = result_of(step).ok_or_else(|| format!("step {step} has no result to refer to"))?;
+                let part =
+                    result.pointer(&pointer).ok_or_else(|| format!("the result of step {step} has nothing at {pointer:?}"))?;
+                part.clone()
+            }
+            None => Value::Object(
+                fields.iter().map(|(key, field)| Ok((key.clone(), resolve(field, result_of)?))).collect::<Result<_, String>>()?,
+            ),
+        },
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn references_resolve() {
+        let one = json!({"a": [10, 20]});
+        let result_of = |n: StepNumber| (n == StepNumber(1)).then_some(&one);
+        let arguments = json!({"whole": {"$result": 1}, "deep": [{"x": {"$result": 1, "pointer": "/a/1"}}], "plain": "$result"});
+        assert_eq!(
+            resolve(&arguments, &result_of).unwrap(),
+            json!({"whole": {"a": [10, 20]}, "deep": [{"x": 20}], "plain": "$result"})
+        );
+        assert_eq!(references(&arguments).unwrap().len(), 2);
+        let missing = resolve(&json!({"$result": 1, "pointer": "/b"}), &result_of).unwrap_err();
+        assert_eq!(missing, "the result of step 1 has nothing at \"/b\"");
+        assert!(resolve(&json!({"$result": 2}), &result_of).is_err());
+    }
+}

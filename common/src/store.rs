@@ -1,0 +1,4 @@
+//! The seam to Redis.
+/// The store.
+#[derive(Debug, Clone)]
+pub enum Store {}

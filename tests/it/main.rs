@@ -1,0 +1,6 @@
+//! Conformance of every seam against every variant. Needs RabbitMQ (`AMQP_URL`) and Redis (`REDIS_URL`).
+
+mod broker_conformance;
+mod llm_hostile;
+mod store_conformance;
+mod store_differential;
