@@ -1,0 +1,42 @@
+-- claim: take a slot under a lease and a new fencing epoch.
+-- ARGV 2 slot  3 message id  4 nonce  5 attempt or empty  6 lease ms  7 worker  8 event data  9 claims max
+-- -> {execute | poisoned, epoch, attempt, parks, request or objective, spec, {journal}, {dependency, spec, record, ...}}
+--    {done, owed} {duplicate, worker} {stale, why} {finished, status}
+--
+-- A redelivery of the holder's own message takes over at once: the broker gives a message to one consumer at a time. Another
+-- message for a slot with a live lease is a duplicate: the holder's own message is still unacknowledged.
+local slot, mid, nonce, wanted = ARGV[2], ARGV[3], ARGV[4], ARGV[5]
+local status = redis.call('HGET', RUN, 'status')
+if not status then return { 'stale', 'there is no such run' } end
+if final(status) then return { 'finished', status } end
+local state, epoch, attempt, claims, holder, last, worker = slot_get(slot, 'state', 'epoch', 'attempt', 'claims', 'mid', 'nonce', 'worker')
+if not state then return { 'stale', 'there is no such step' } end
+if ended(state) then return { 'done', still_owed() } end
+if state == 'waiting' then return { 'stale', 'its dependencies have not succeeded' } end
+attempt = attempt or '1'
+if wanted ~= '' and wanted ~= attempt then return { 'stale', 'it is at attempt ' .. attempt } end
+epoch, claims = tonumber(epoch or 0), tonumber(claims or 0)
+
+if not (state == 'running' and last == nonce) then -- else the reply to this very claim was lost
+  local waits_in = (state == 'ready' and slot ~= 'plan' and slot ~= 'summary') and READY or FLIGHT
+  local deadline = tonumber(redis.call('ZSCORE', waits_in, slot) or 0)
+  if state == 'running' and holder ~= mid and deadline > now then return { 'duplicate', worker } end
+  if state == 'ready' and deadline > now then return { 'stale', 'it waits for a later time' } end
+  epoch, claims = epoch + 1, claims + 1
+  slot_set(slot, 'state', 'running', 'epoch', epoch, 'claims', claims, 'mid', mid, 'nonce', nonce, 'worker', ARGV[7], 'sent', 0)
+  redis.call('ZREM', READY, slot)
+  redis.call('ZADD', FLIGHT, now + tonumber(ARGV[6]), slot)
+  event('claimed', slot, attempt, epoch, ARGV[8])
+end
+
+local turns, inputs = {}, {}
+local length, deps, parks = slot_get(slot, 'journal', 'deps', 'parks')
+for i = 0, tonumber(length or 0) - 1 do turns[#turns + 1] = redis.call('HGET', JOURNAL, slot .. ':' .. i) end
+each(deps, function(dependency)
+  inputs[#inputs + 1] = dependency
+  inputs[#inputs + 1] = redis.call('HGET', SPECS, dependency)
+  inputs[#inputs + 1] = redis.call('HGET', RESULTS, dependency) or ''
+end)
+local text = redis.call('HGET', RUN, slot == 'plan' and 'request' or 'objective')
+local spec = redis.call('HGET', SPECS, slot) or ''
+return { claims > tonumber(ARGV[9]) and 'poisoned' or 'execute', epoch, tonumber(attempt), tonumber(parks or 0), text, spec, turns, inputs }

@@ -1,0 +1,323 @@
+//! Redis: every verb is one script, and so one atomic round trip. Only files under `store/redis` name the crate.
+//!
+//! Beside the keys of runs (see `prelude.lua`) there are, under the configured prefix:
+//!
+//! | key | type | holds |
+//! |---|---|---|
+//! | `<prefix>:wakeups:<k>` | sorted set | run → when to look at it, ms; a hint |
+//! | `<prefix>:runs` | sorted set | run → when it was opened, ms; a hint, for listing |
+//! | `<prefix>:dead` | list | dead letters as JSON, newest first |
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::{
+    Account, Advance, Again, ClaimRequest, Claimed, Dispatch, Finish, Held, NewRun, Opened, Owed, Reported, RunLine, Snapshot,
+    StoreError, StoreTime, TakenBack,
+};
+use crate::env::millis;
+use crate::event::Event;
+use crate::id::{RunId, Slot, StepNumber};
+use crate::limits::{CLAIMS_MAX, DEAD_LETTERS_KEPT, RUNS_LISTED_MAX, WAKEUP_INTERVAL_MAX, WAKEUP_SHARDS};
+use crate::plan::Plan;
+use crate::run::{RunStatus, StepRecord};
+
+mod connection;
+mod reply;
+mod scripts;
+
+pub use connection::ConnectError;
+use connection::Connection;
+use reply::{Reply, unusable};
+use scripts::Verb;
+
+/// Runs in Redis. A cheap handle over one multiplexed connection.
+#[derive(Debug, Clone)]
+pub struct Redis {
+    connection: Connection,
+    prefix: Arc<str>,
+    time: StoreTime,
+}
+
+impl Redis {
+    /// Connects to `urls` (several: a cluster) and checks that the server keeps what it is given. Fails fast.
+    ///
+    /// `time` is [`StoreTime::Own`] but in tests.
+    pub async fn connect(config: &crate::config::StoreConfig, prefix: &str, time: StoreTime) -> Result<Self, ConnectError> {
+        Ok(Self { connection: Connection::open(config).await?, prefix: prefix.into(), time })
+    }
+
+    /// Deletes every key of the prefix. For tests.
+    pub async fn delete_all(&self) -> Result<(), StoreError> {
+        self.connection.delete_matching(&format!("{}:*", self.prefix)).await
+    }
+
+    fn given(&self) -> String {
+        self.time.given_ms().map_or_else(String::new, |ms| ms.to_string())
+    }
+
+    fn key(&self, run: &RunId, name: &str) -> String {
+        format!("{}:{{{run}}}:{name}", self.prefix)
+    }
+
+    fn shard(&self, run: &RunId) -> String {
+        // FNV-1a: the same shard in every process and version.
+        let hash = run.as_str().bytes().fold(0x811c_9dc5_u32, |hash, byte| (hash ^ u32::from(byte)).wrapping_mul(0x0100_0193));
+        format!("{}:wakeups:{}", self.prefix, hash % WAKEUP_SHARDS)
+    }
+
+    /// Runs a verb's script on the run's keys. `arguments` come after the time.
+    async fn verb(&self, verb: Verb, run: &RunId, arguments: Vec<String>) -> Result<Reply, StoreError> {
+        let keys = scripts::RUN_KEYS.iter().map(|name| self.key(run, name)).collect();
+        self.connection.eval(verb, keys, self.given(), arguments).await.map(Reply::new)
+    }
+
+    pub(super) async fn open_run(&self, run: &RunId, new: &NewRun) -> Result<Opened, StoreError> {
+        self.wake(run, WAKEUP_INTERVAL_MAX).await?;
+        let created_ms = self.time.now_ms().to_string();
+        let index = format!("{}:runs", self.prefix);
+        self.connection.command("ZADD", &[&index, "NX", &created_ms, run.as_str()]).await?;
+        self.connection.command("ZREMRANGEBYRANK", &[&index, "0", &format!("-{}", RUNS_LISTED_MAX + 1)]).await?;
+        let text = |option: &Option<String>| option.clone().unwrap_or_default();
+        let arguments = vec![
+            new.request.clone(),
+            new.objective.clone(),
+            new.window.to_string(),
+            text(&new.reply_to),
+            text(&new.correlation_id),
+            text(&new.traceparent),
+            format!("{{\"objective_bytes\":{}}}", new.objective.len()),
+        ];
+        let mut reply = self.verb(Verb::OpenRun, run, arguments).await?;
+        match reply.text()?.as_str() {
+            "created" => Ok(Opened::Created),
+            _exists => Ok(Opened::Exists(reply.status()?)),
+        }
+    }
+
+    pub(super) async fn claim(&self, run: &RunId, request: &ClaimRequest<'_>) -> Result<Claimed, StoreError> {
+        let arguments = vec![
+            request.slot.to_string(),
+            request.message_id.to_owned(),
+            request.nonce.to_owned(),
+            request.attempt.map_or_else(String::new, |attempt| attempt.to_string()),
+            millis(request.lease).to_string(),
+            request.worker.to_owned(),
+            super::claimed_data(request.worker),
+            CLAIMS_MAX.to_string(),
+        ];
+        let mut reply = self.verb(Verb::Claim, run, arguments).await?;
+        match reply.text()?.as_str() {
+            "execute" => Ok(Claimed::Execute(Box::new(reply.claim()?))),
+            "poisoned" => Ok(Claimed::Poisoned(Box::new(reply.claim()?))),
+            "done" => Ok(Claimed::Done(reply.owed()?)),
+            "duplicate" => Ok(Claimed::Duplicate { worker: reply.text()? }),
+            "stale" => Ok(Claimed::Stale { why: reply.text()? }),
+            "finished" => Ok(Claimed::Finished(reply.status()?)),
+            other => Err(unusable("claim", other)),
+        }
+    }
+
+    pub(super) async fn renew(&self, run: &RunId, slot: Slot, epoch: u64, lease: Duration) -> Result<Held, StoreError> {
+        self.verb(Verb::Renew, run, vec![slot.to_string(), epoch.to_string(), millis(lease).to_string()]).await?.held()
+    }
+
+    pub(super) async fn release(&self, run: &RunId, slot: Slot, epoch: u64) -> Result<Held, StoreError> {
+        self.verb(Verb::Release, run, vec![slot.to_string(), epoch.to_string()]).await?.held()
+    }
+
+    pub(super) async fn journal(
+        &self,
+        run: &RunId,
+        slot: Slot,
+        epoch: u64,
+        index: usize,
+        entry: &str,
+        account: &Account,
+    ) -> Result<Held, StoreError> {
+        let mut arguments = vec![slot.to_string(), epoch.to_string(), index.to_string(), entry.to_owned()];
+        scripts::push_account(&mut arguments, account);
+        self.verb(Verb::Journal, run, arguments).await?.held()
+    }
+
+    pub(super) async fn put_plan(
+        &self,
+        run: &RunId,
+        epoch: u64,
+        current: u32,
+        plan: &Plan,
+        reason: &str,
+        account: &Account,
+    ) -> Result<Held, StoreError> {
+        let mut arguments = vec![epoch.to_string(), current.to_string(), super::revision_json(current + 1, reason, plan)];
+        scripts::push_account(&mut arguments, account);
+        let dependents = plan.dependents();
+        for step in &plan.steps {
+            arguments.push(step.step_number.to_string());
+            arguments.push(super::json(step));
+            arguments.push(scripts::numbers(&step.depends_on));
+            arguments.push(scripts::numbers(dependents.get(&step.step_number).map_or(&[], Vec::as_slice)));
+        }
+        let mut reply = self.verb(Verb::PutPlan, run, arguments).await?;
+        Ok(if reply.text()? == "stored" { Held::Kept } else { Held::Lost })
+    }
+
+    pub(super) async fn take_ready(&self, run: &RunId, token: &str) -> Result<Vec<Dispatch>, StoreError> {
+        self.verb(Verb::TakeReady, run, vec![token.to_owned()]).await?.dispatches()
+    }
+
+    pub(super) async fn report(
+        &self,
+        run: &RunId,
+        step: StepNumber,
+        epoch: u64,
+        record: &StepRecord,
+        account: &Account,
+    ) -> Result<Reported, StoreError> {
+        let outcome = super::reported_state(record).as_str().to_owned();
+        let mut arguments = vec![step.to_string(), epoch.to_string(), outcome, super::json(record)];
+        scripts::push_account(&mut arguments, account);
+        let mut reply = self.verb(Verb::Report, run, arguments).await?;
+        match reply.text()?.as_str() {
+            "recorded" => Ok(Reported::Recorded(reply.owed()?)),
+            "finished" => Ok(Reported::Finished(reply.status()?)),
+            _stale => Ok(Reported::Stale),
+        }
+    }
+
+    pub(super) async fn retry(
+        &self,
+        run: &RunId,
+        slot: Slot,
+        epoch: u64,
+        again: Again,
+        after: Duration,
+        account: &Account,
+    ) -> Result<(Held, Owed), StoreError> {
+        let kind = match again {
+            Again::Retry => "retry",
+            Again::Park => "park",
+        };
+        let mut arguments = vec![slot.to_string(), epoch.to_string(), kind.to_owned(), millis(after).to_string()];
+        scripts::push_account(&mut arguments, account);
+        let mut reply = self.verb(Verb::Retry, run, arguments).await?;
+        match reply.text()?.as_str() {
+            "kept" => Ok((Held::Kept, reply.owed()?)),
+            _lost => Ok((Held::Lost, Owed::Nothing)),
+        }
+    }
+
+    pub(super) async fn finish(
+        &self,
+        run: &RunId,
+        slot: Slot,
+        epoch: u64,
+        end: &Finish,
+        account: &Account,
+    ) -> Result<Held, StoreError> {
+        let mut arguments = vec![
+            slot.to_string(),
+            epoch.to_string(),
+            end.status.as_str().to_owned(),
+            end.error.clone().unwrap_or_default(),
+            end.document.clone(),
+            millis(end.retention).to_string(),
+        ];
+        scripts::push_account(&mut arguments, account);
+        let mut reply = self.verb(Verb::Finish, run, arguments).await?;
+        let held = if reply.text()? == "finished" { Held::Kept } else { Held::Lost };
+        self.settle(run).await?;
+        Ok(held)
+    }
+
+    pub(super) async fn advance(&self, run: &RunId) -> Result<Advance, StoreError> {
+        let mut reply = self.verb(Verb::Advance, run, Vec::new()).await?;
+        if reply.text()? == "gone" {
+            return Ok(Advance::Gone);
+        }
+        let next_ms = reply.number()?;
+        let (plan, dispatch, summary): (u8, u8, u8) = (reply.number()?, reply.number()?, reply.number()?);
+        Ok(Advance::Live { next_ms, plan: plan == 1, dispatch: dispatch == 1, summary: summary == 1 })
+    }
+
+    pub(super) async fn take_back(&self, run: &RunId, slot: Slot, why: &str) -> Result<TakenBack, StoreError> {
+        let mut reply = self.verb(Verb::TakeBack, run, vec![slot.to_string(), super::why_data(why)]).await?;
+        match reply.text()?.as_str() {
+            "gone" => Ok(TakenBack::Gone),
+            "kept" => Ok(TakenBack::Kept),
+            "plan" => Ok(TakenBack::Plan),
+            "dispatch" => Ok(TakenBack::Dispatch),
+            "summary" => Ok(TakenBack::Summary),
+            other => Err(unusable("take_back", other)),
+        }
+    }
+
+    pub(super) async fn wake(&self, run: &RunId, after: Duration) -> Result<(), StoreError> {
+        let arguments = vec![run.to_string(), millis(after).to_string()];
+        self.connection.eval(Verb::Wake, vec![self.shard(run)], self.given(), arguments).await?;
+        Ok(())
+    }
+
+    pub(super) async fn due(&self, limit: usize) -> Result<Vec<RunId>, StoreError> {
+        let mut due = Vec::new();
+        for shard in 0..WAKEUP_SHARDS {
+            if due.len() >= limit {
+                break;
+            }
+            let key = format!("{}:wakeups:{shard}", self.prefix);
+            let arguments = vec![(limit - due.len()).to_string()];
+            let reply = self.connection.eval(Verb::Due, vec![key], self.given(), arguments).await?;
+            due.extend(Reply::new(reply).texts()?.iter().filter_map(|id| RunId::parse(id).ok()));
+        }
+        Ok(due)
+    }
+
+    pub(super) async fn settle(&self, run: &RunId) -> Result<(), StoreError> {
+        self.connection.command("ZREM", &[&self.shard(run), run.as_str()]).await.map(|_removed| ())
+    }
+
+    pub(super) async fn snapshot(&self, run: &RunId) -> Result<Option<Snapshot>, StoreError> {
+        self.verb(Verb::Read, run, Vec::new()).await?.snapshot(run)
+    }
+
+    pub(super) async fn status(&self, run: &RunId) -> Result<Option<RunStatus>, StoreError> {
+        let mut reply = Reply::new(self.connection.command("HGET", &[&self.key(run, "run"), "status"]).await?);
+        reply.optional_text()?.map(|text| RunStatus::parse(&text).ok_or_else(|| unusable("status", &text))).transpose()
+    }
+
+    pub(super) async fn result(&self, run: &RunId) -> Result<Option<String>, StoreError> {
+        Reply::new(self.connection.command("GET", &[&self.key(run, "result")]).await?).optional_text()
+    }
+
+    pub(super) async fn events(&self, run: &RunId, after: &str, limit: usize) -> Result<Vec<Event>, StoreError> {
+        let from = if after.is_empty() { "-".to_owned() } else { format!("({after}") };
+        let arguments = [&self.key(run, "events"), &from, "+", "COUNT", &limit.to_string()];
+        Reply::new(self.connection.command("XRANGE", &arguments).await?).events()
+    }
+
+    pub(super) async fn list(&self, limit: usize) -> Result<Vec<RunLine>, StoreError> {
+        let index = format!("{}:runs", self.prefix);
+        let newest = self.connection.command("ZRANGE", &[&index, "0", &limit.saturating_sub(1).to_string(), "REV"]).await?;
+        let mut lines = Vec::new();
+        for id in Reply::new(newest).texts()?.iter().filter_map(|id| RunId::parse(id).ok()) {
+            let fields = [&self.key(&id, "run"), "status", "objective", "created_at", "finished_at"];
+            match Reply::new(self.connection.command("HMGET", &fields).await?).run_line(&id)? {
+                Some(line) => lines.push(line),
+                // Expired: the hint has outlived the run.
+                None => self.connection.command("ZREM", &[&index, id.as_str()]).await.map(|_removed| ())?,
+            }
+        }
+        Ok(lines)
+    }
+
+    pub(super) async fn keep_dead_letter(&self, letter: &str) -> Result<(), StoreError> {
+        let list = format!("{}:dead", self.prefix);
+        self.connection.command("LPUSH", &[&list, letter]).await?;
+        self.connection.command("LTRIM", &[&list, "0", &(DEAD_LETTERS_KEPT - 1).to_string()]).await.map(|_trimmed| ())
+    }
+
+    pub(super) async fn dead_letters(&self, limit: usize) -> Result<Vec<String>, StoreError> {
+        let last = limit.saturating_sub(1).to_string();
+        Reply::new(self.connection.command("LRANGE", &[&format!("{}:dead", self.prefix), "0", &last]).await?).texts()
+    }
+}

@@ -1,0 +1,224 @@
+//! The connection: one server or a cluster, with time-outs, a few tries, and the checks of the first contact.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use redis::aio::{ConnectionManager, ConnectionManagerConfig};
+use redis::cluster::ClusterClient;
+use redis::cluster_async::ClusterConnection;
+use redis::io::tcp::TcpSettings;
+use redis::{Client, Cmd, ErrorKind, FromRedisValue, IntoConnectionInfo, RedisError, Script, Value};
+use secrecy::ExposeSecret;
+use tracing::warn;
+
+use super::scripts::{self, Verb};
+use crate::config::StoreConfig;
+use crate::limits::{CONNECT_TIMEOUT, RECONNECT_BACKOFF_MAX, STORE_TIMEOUT};
+use crate::store::StoreError;
+
+/// Tries of one operation over a connection that breaks; every verb may be repeated.
+const TRIES: u32 = 3;
+
+/// Why Redis cannot be used at all: the process should end with a clear sentence.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum ConnectError {
+    /// Nobody answers, or the password is wrong. Exit code 5.
+    #[error("cannot use Redis at {url}: {why}")]
+    Unreachable {
+        /// The URL, password masked.
+        url: String,
+        /// What happened.
+        why: String,
+    },
+    /// The server may throw away what it is given. Exit code 2.
+    #[error(
+        "Redis at {url} has maxmemory-policy {policy}, which may drop live runs; run: CONFIG SET maxmemory-policy noeviction"
+    )]
+    Evicts {
+        /// The URL, password masked.
+        url: String,
+        /// The policy.
+        policy: String,
+    },
+    /// The URL cannot be used. Exit code 2.
+    #[error("REDIS_URL: {0}")]
+    BadUrl(String),
+}
+
+#[derive(Clone)]
+pub(super) struct Connection {
+    link: Link,
+    scripts: Arc<Vec<Script>>,
+}
+
+#[derive(Clone)]
+enum Link {
+    Single(ConnectionManager),
+    Cluster(ClusterConnection),
+}
+
+impl std::fmt::Debug for Connection {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self.link {
+            Link::Single(_) => "Connection(single)",
+            Link::Cluster(_) => "Connection(cluster)",
+        })
+    }
+}
+
+impl Connection {
+    pub(super) async fn open(config: &StoreConfig) -> Result<Self, ConnectError> {
+        let _already_installed = rustls::crypto::ring::default_provider().install_default();
+        let url = masked(config.urls.first().map_or("", |url| url.expose_secret()));
+        let link = match tokio::time::timeout(CONNECT_TIMEOUT, Link::open(config)).await {
+            Ok(link) => link.map_err(|error| match error.kind() {
+                ErrorKind::InvalidClientConfig => ConnectError::BadUrl(error.to_string()),
+                _ => ConnectError::Unreachable { url: url.clone(), why: error.to_string() },
+            })?,
+            Err(_elapsed) => {
+                return Err(ConnectError::Unreachable { url, why: format!("no answer within {CONNECT_TIMEOUT:?}") });
+            }
+        };
+        let connection = Self { link, scripts: Arc::new(scripts::compile()) };
+        connection.check(&url).await?;
+        Ok(connection)
+    }
+
+    /// Refuses a server that drops keys when memory is short; warns about one that forgets them when it restarts.
+    async fn check(&self, url: &str) -> Result<(), ConnectError> {
+        let unreachable = |error: StoreError| ConnectError::Unreachable { url: url.to_owned(), why: error.to_string() };
+        self.command("PING", &[]).await.map_err(unreachable)?;
+        // Managed services forbid CONFIG: then nothing can be said.
+        let Some(policy) = self.setting("maxmemory-policy").await else { return Ok(()) };
+        if policy != "noeviction" {
+            return Err(ConnectError::Evicts { url: url.to_owned(), policy });
+        }
+        let persists = self.setting("appendonly").await.is_some_and(|on| on == "yes")
+            || self.setting("save").await.is_some_and(|save| !save.is_empty());
+        if !persists {
+            warn!("Redis at {url} keeps nothing on disk: live runs are lost when it restarts (set appendonly yes)");
+        }
+        Ok(())
+    }
+
+    async fn setting(&self, name: &str) -> Option<String> {
+        let value = self.command("CONFIG", &["GET", name]).await.ok()?;
+        let pairs: Vec<(String, String)> = FromRedisValue::from_redis_value(value).ok()?;
+        pairs.into_iter().find(|(key, _)| key == name).map(|(_, value)| value)
+    }
+
+    /// Runs a script; loads it when the server does not know it yet.
+    pub(super) async fn eval(
+        &self,
+        verb: Verb,
+        keys: Vec<String>,
+        given: String,
+        arguments: Vec<String>,
+    ) -> Result<Value, StoreError> {
+        let script = self.scripts.get(verb as usize).ok_or_else(|| StoreError::Unusable(format!("no script {verb:?}")))?;
+        let mut invocation = script.prepare_invoke();
+        for key in keys {
+            invocation.key(key);
+        }
+        invocation.arg(given);
+        for argument in arguments {
+            invocation.arg(argument);
+        }
+        self.tried(async |link: &mut Link| match link {
+            Link::Single(connection) => invocation.invoke_async(connection).await,
+            Link::Cluster(connection) => invocation.invoke_async(connection).await,
+        })
+        .await
+    }
+
+    /// Runs a plain command that may be repeated.
+    pub(super) async fn command(&self, name: &str, arguments: &[&str]) -> Result<Value, StoreError> {
+        let mut command = redis::cmd(name);
+        command.arg(arguments);
+        self.tried(async |link: &mut Link| link.query(&command).await).await
+    }
+
+    /// Deletes the keys that match, on every node.
+    pub(super) async fn delete_matching(&self, pattern: &str) -> Result<(), StoreError> {
+        let keys = self.command("KEYS", &[pattern]).await?;
+        let keys: Vec<String> = FromRedisValue::from_redis_value(keys).unwrap_or_default();
+        for key in keys {
+            self.command("DEL", &[&key]).await?;
+        }
+        Ok(())
+    }
+
+    async fn tried(&self, operation: impl AsyncFn(&mut Link) -> Result<Value, RedisError>) -> Result<Value, StoreError> {
+        let mut link = self.link.clone();
+        let mut tries = 0;
+        loop {
+            let answer = tokio::time::timeout(STORE_TIMEOUT, operation(&mut link)).await;
+            let why = match answer {
+                Ok(Ok(value)) => return Ok(value),
+                Ok(Err(error)) if !may_pass(&error) => return Err(StoreError::Unusable(error.to_string())),
+                Ok(Err(error)) => error.to_string(),
+                Err(_elapsed) => format!("no answer within {STORE_TIMEOUT:?}"),
+            };
+            tries += 1;
+            if tries >= TRIES {
+                return Err(StoreError::Unreachable(why));
+            }
+            tokio::time::sleep(Duration::from_millis(50) * tries).await;
+        }
+    }
+}
+
+/// Whether the same operation may succeed later.
+fn may_pass(error: &RedisError) -> bool {
+    let refused = matches!(error.kind(), ErrorKind::Io | ErrorKind::ClusterConnectionNotFound);
+    let code = error.code().unwrap_or_default();
+    let passing =
+        ["LOADING", "BUSY", "CLUSTERDOWN", "TRYAGAIN", "MASTERDOWN", "READONLY", "OOM", "MISCONF", "MOVED", "ASK", "NOREPLICAS"];
+    refused || error.is_timeout() || error.is_connection_dropped() || passing.contains(&code)
+}
+
+impl Link {
+    async fn open(config: &StoreConfig) -> Result<Self, RedisError> {
+        let infos = config
+            .urls
+            .iter()
+            .map(|url| {
+                let info = url.expose_secret().into_connection_info()?;
+                Ok(info.set_tcp_settings(TcpSettings::default().set_nodelay(true)))
+            })
+            .collect::<Result<Vec<_>, RedisError>>()?;
+        if infos.len() > 1 {
+            let client = ClusterClient::builder(infos)
+                .retries(3)
+                .min_retry_wait(100)
+                .max_retry_wait(1000)
+                .connection_timeout(CONNECT_TIMEOUT)
+                .response_timeout(STORE_TIMEOUT)
+                .overall_response_timeout(Some(STORE_TIMEOUT))
+                .build()?;
+            return Ok(Self::Cluster(client.get_async_connection().await?));
+        }
+        let info = infos.into_iter().next().ok_or_else(|| RedisError::from((ErrorKind::InvalidClientConfig, "no URL")))?;
+        let settings = ConnectionManagerConfig::new()
+            .set_connection_timeout(Some(CONNECT_TIMEOUT))
+            .set_response_timeout(Some(STORE_TIMEOUT))
+            .set_number_of_retries(2)
+            .set_max_delay(RECONNECT_BACKOFF_MAX);
+        Ok(Self::Single(ConnectionManager::new_with_config(Client::open(info)?, settings).await?))
+    }
+
+    async fn query(&mut self, command: &Cmd) -> Result<Value, RedisError> {
+        match self {
+            Link::Single(connection) => command.query_async(connection).await,
+            Link::Cluster(connection) => command.query_async(connection).await,
+        }
+    }
+}
+
+/// The URL without its password.
+fn masked(url: &str) -> String {
+    match (url.find("://"), url.rfind('@')) {
+        (Some(scheme), Some(at)) if scheme + 3 < at => format!("{}***{}", &url[..scheme + 3], &url[at..]),
+        _ => url.to_owned(),
+    }
+}

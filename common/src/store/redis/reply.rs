@@ -1,0 +1,197 @@
+//! Reads what scripts answer. A script's array is read from its front; whatever does not fit is [`StoreError::Unusable`].
+
+use std::collections::{BTreeMap, VecDeque};
+
+use redis::Value;
+use serde::Deserialize;
+
+use crate::event::{Event, EventType};
+use crate::id::{RunId, Slot, StepNumber};
+use crate::llm::StepInput;
+use crate::plan::{Plan, Step};
+use crate::run::{RunStatus, StepRecord};
+use crate::store::assemble::{RunFields, SlotFields, assemble};
+use crate::store::{Claim, Dispatch, Held, Owed, RunLine, Snapshot, StoreError};
+
+/// An answer, read from the front.
+#[derive(Debug)]
+pub(super) struct Reply(VecDeque<Value>);
+
+/// The error for an answer nobody expects.
+pub(super) fn unusable(what: &str, got: &str) -> StoreError {
+    StoreError::Unusable(format!("{what}: {got}"))
+}
+
+impl Reply {
+    /// An array's items, or the one value that is no array.
+    #[expect(clippy::wildcard_enum_match_arm, reason = "redis::Value is not ours")]
+    pub(super) fn new(value: Value) -> Self {
+        match value {
+            Value::Array(items) => Self(items.into()),
+            one => Self(VecDeque::from([one])),
+        }
+    }
+
+    #[expect(clippy::wildcard_enum_match_arm, reason = "redis::Value is not ours")]
+    pub(super) fn optional_text(&mut self) -> Result<Option<String>, StoreError> {
+        match self.0.pop_front() {
+            None | Some(Value::Nil) => Ok(None),
+            Some(Value::BulkString(bytes)) => {
+                String::from_utf8(bytes).map(Some).map_err(|error| unusable("text", &error.to_string()))
+            }
+            Some(Value::SimpleString(text)) => Ok(Some(text)),
+            Some(Value::Int(number)) => Ok(Some(number.to_string())),
+            Some(other) => Err(unusable("text", &format!("{other:?}"))),
+        }
+    }
+
+    pub(super) fn text(&mut self) -> Result<String, StoreError> {
+        self.optional_text()?.ok_or_else(|| unusable("text", "nothing"))
+    }
+
+    pub(super) fn number<N: std::str::FromStr>(&mut self) -> Result<N, StoreError> {
+        let text = self.text()?;
+        text.parse().map_err(|_not_a_number| unusable("number", &text))
+    }
+
+    fn json<T: for<'de> Deserialize<'de>>(&mut self) -> Result<T, StoreError> {
+        let text = self.text()?;
+        serde_json::from_str(&text).map_err(|error| unusable("JSON", &error.to_string()))
+    }
+
+    fn list(&mut self) -> Result<Self, StoreError> {
+        self.0.pop_front().map(Self::new).ok_or_else(|| unusable("list", "nothing"))
+    }
+
+    pub(super) fn texts(mut self) -> Result<Vec<String>, StoreError> {
+        let mut texts = Vec::with_capacity(self.0.len());
+        while let Some(text) = self.optional_text()? {
+            texts.push(text);
+        }
+        Ok(texts)
+    }
+
+    fn fields(self) -> Result<BTreeMap<String, String>, StoreError> {
+        let mut texts = self.texts()?.into_iter();
+        let mut fields = BTreeMap::new();
+        while let (Some(name), Some(value)) = (texts.next(), texts.next()) {
+            fields.insert(name, value);
+        }
+        Ok(fields)
+    }
+
+    pub(super) fn status(&mut self) -> Result<RunStatus, StoreError> {
+        let text = self.text()?;
+        RunStatus::parse(&text).ok_or_else(|| unusable("status", &text))
+    }
+
+    pub(super) fn owed(&mut self) -> Result<Owed, StoreError> {
+        match self.text()?.as_str() {
+            "nothing" => Ok(Owed::Nothing),
+            "planner" => Ok(Owed::Planner),
+            "summary" => Ok(Owed::Summary),
+            other => Err(unusable("owed", other)),
+        }
+    }
+
+    pub(super) fn held(mut self) -> Result<Held, StoreError> {
+        match self.text()?.as_str() {
+            "kept" => Ok(Held::Kept),
+            "lost" => Ok(Held::Lost),
+            "ended" => Ok(Held::Ended),
+            other => Err(unusable("held", other)),
+        }
+    }
+
+    pub(super) fn claim(&mut self) -> Result<Claim, StoreError> {
+        let (epoch, attempt, parks, text) = (self.number()?, self.number()?, self.number()?, self.text()?);
+        let spec = self.text()?;
+        let step = match spec.as_str() {
+            "" => None,
+            json => Some(serde_json::from_str::<Step>(json).map_err(|error| unusable("step", &error.to_string()))?),
+        };
+        let journal = self.list()?.texts()?;
+        let mut list = self.list()?;
+        let mut inputs = Vec::new();
+        while !list.0.is_empty() {
+            let (step_number, step, record) = (StepNumber(list.number()?), list.json::<Step>()?, list.json::<StepRecord>()?);
+            inputs.push(StepInput {
+                step_number,
+                description: step.description,
+                outcome: record.outcome,
+                result: record.result,
+                error: record.error,
+            });
+        }
+        Ok(Claim { epoch, attempt, parks, text, step, journal, inputs })
+    }
+
+    pub(super) fn dispatches(mut self) -> Result<Vec<Dispatch>, StoreError> {
+        let revision = self.number()?;
+        let mut dispatches = Vec::new();
+        while !self.0.is_empty() {
+            let _number: u32 = self.number()?;
+            dispatches.push(Dispatch { revision, attempt: self.number()?, step: self.json()? });
+        }
+        Ok(dispatches)
+    }
+
+    pub(super) fn events(mut self) -> Result<Vec<Event>, StoreError> {
+        let mut events = Vec::with_capacity(self.0.len());
+        while !self.0.is_empty() {
+            let mut entry = self.list()?;
+            let id = entry.text()?;
+            let fields = entry.list()?.fields()?;
+            // A newer version may know more types: those are left out, not an error.
+            let Some(kind) = fields.get("type").and_then(|kind| serde_json::from_value::<EventType>(kind.as_str().into()).ok())
+            else {
+                continue;
+            };
+            let at_ms = id.split('-').next().and_then(|ms| ms.parse().ok()).ok_or_else(|| unusable("event id", &id))?;
+            let data = fields.get("data").map_or("{}", String::as_str);
+            events.push(Event {
+                at_ms,
+                kind,
+                slot: fields.get("slot").cloned(),
+                attempt: fields.get("attempt").and_then(|n| n.parse().ok()),
+                epoch: fields.get("epoch").and_then(|n| n.parse().ok()),
+                data: serde_json::from_str(data).map_err(|error| unusable("event data", &error.to_string()))?,
+                id,
+            });
+        }
+        Ok(events)
+    }
+
+    pub(super) fn run_line(mut self, run: &RunId) -> Result<Option<RunLine>, StoreError> {
+        let Some(status) = self.optional_text()? else { return Ok(None) };
+        Ok(Some(RunLine {
+            run_id: run.clone(),
+            status: RunStatus::parse(&status).ok_or_else(|| unusable("status", &status))?,
+            objective: self.text()?,
+            created_at_ms: self.number()?,
+            finished_at_ms: self.optional_text()?.and_then(|ms| ms.parse().ok()),
+        }))
+    }
+
+    pub(super) fn snapshot(mut self, run: &RunId) -> Result<Option<Snapshot>, StoreError> {
+        if self.0.is_empty() {
+            return Ok(None);
+        }
+        let fields = self.list()?.fields()?;
+        let revision_json = self.text()?;
+        let steps = self.list()?.fields()?;
+        let records = self.list()?.fields()?;
+        let plan = match revision_json.as_str() {
+            "" => Plan::default(),
+            text => {
+                let mut value: serde_json::Value =
+                    serde_json::from_str(text).map_err(|error| unusable("plan", &error.to_string()))?;
+                serde_json::from_value(value["plan"].take()).map_err(|error| unusable("plan", &error.to_string()))?
+            }
+        };
+        let slot = |slot: Slot| SlotFields::read(|field| steps.get(&format!("{slot}:{field}")).cloned());
+        let record = |step: StepNumber| records.get(&step.to_string()).and_then(|json| serde_json::from_str(json).ok());
+        let run_fields = RunFields::read(|field| fields.get(field).cloned());
+        Ok(Some(assemble(run, run_fields, plan, &slot, &record)))
+    }
+}

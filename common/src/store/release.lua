@@ -1,0 +1,9 @@
+-- release: give a slot back unfinished, without counting the claim. The holder's message comes back to somebody.
+-- ARGV 2 slot  3 epoch
+-- -> kept | lost
+local slot = ARGV[2]
+if not fenced(slot, ARGV[3]) then return 'lost' end
+redis.call('HINCRBY', STEPS, slot .. ':claims', -1)
+slot_set(slot, 'state', 'dispatched')
+redis.call('ZADD', FLIGHT, now + patience(0), slot)
+return 'kept'
