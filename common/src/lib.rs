@@ -3,22 +3,28 @@
 //! # Layout, in reading order
 //!
 //! Pure: [`id`], [`plan`], [`reference`], [`run`], [`event`], [`tool`], [`message`] (the wire), [`limits`].
-//! The world: [`env`], [`broker`], [`store`], [`llm`]. Around them: [`worker`] (the consume loop), [`config`],
-//! [`telemetry`], [`shutdown`], [`client`] (what command line, HTTP and tests use).
+//! The world: [`env`], [`broker`], [`store`], [`llm`]. Around them: [`worker`] (the consume loop), [`lease`]
+//! (working under a claim), [`relay`] (publishing what a run owes), [`document`] (the result), [`client`] (what command line,
+//! HTTP and tests use), [`config`], [`telemetry`], [`shutdown`], [`startup`].
 
 #![warn(missing_docs)]
 
 pub mod broker;
+pub mod client;
 pub mod config;
+pub mod document;
 pub mod env;
 pub mod event;
 pub mod id;
+pub mod lease;
 pub mod limits;
 pub mod llm;
 pub mod message;
 pub mod plan;
 pub mod reference;
+pub mod relay;
 pub mod run;
+pub mod startup;
 pub mod store;
 pub mod tool;
 pub mod worker;

@@ -125,7 +125,9 @@ fn account(kind: EventType) -> Account {
 }
 
 async fn apply(pair: &mut Pair, op: &Op) -> Result<(), TestCaseError> {
-    let epoch = |pair: &Pair, run: usize, slot: Slot, back: u64| pair.epochs.get(&(run, slot)).map_or(99, |epoch| epoch.saturating_sub(back).max(1));
+    let epoch = |pair: &Pair, run: usize, slot: Slot, back: u64| {
+        pair.epochs.get(&(run, slot)).map_or(99, |epoch| epoch.saturating_sub(back).max(1))
+    };
     match op.clone() {
         Op::Open { run } => {
             let new = NewRun {

@@ -1,0 +1,144 @@
+//! What the command line, the HTTP API and the tests do with runs: submit, read, watch. No service is needed to read.
+
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use crate::broker::{Broker, Envelope, PublishError, Target};
+use crate::env::{Clock, Ids};
+use crate::event::{Event, EventType};
+use crate::id::RunId;
+use crate::message::{ObjectiveMessage, Queue};
+use crate::run::{RunDocument, RunStatus, RunView};
+use crate::store::{RunLine, Store, StoreError};
+
+/// Entries of the audit trail that one look takes.
+const EVENTS_PER_LOOK: usize = 500;
+/// Time between two looks at a run that is being watched.
+const LOOK_INTERVAL: Duration = Duration::from_millis(150);
+
+/// A user's view of planrelay. A cheap handle.
+#[derive(Debug, Clone)]
+pub struct Client {
+    store: Store,
+    ids: Ids,
+    clock: Clock,
+}
+
+/// Why a wait for a result ended without one.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum WaitError {
+    /// There is no such run, or its time to live is over.
+    #[error("there is no run {0}")]
+    NoSuchRun(RunId),
+    /// The run goes on; only the wait is over.
+    #[error("run {0} has not ended within {1:?}")]
+    TimedOut(RunId, Duration),
+    /// The store has no answer.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+}
+
+impl Client {
+    /// A client of `store`.
+    pub fn new(store: Store, ids: Ids, clock: Clock) -> Self {
+        Self { store, ids, clock }
+    }
+
+    /// Publishes an objective and gives the id of its run: the message's own, or a new one that sorts by time.
+    ///
+    /// Good once the broker has confirmed it; the run itself appears when a planner has taken it.
+    pub async fn submit(&self, broker: &Broker, mut objective: ObjectiveMessage) -> Result<RunId, PublishError> {
+        let run_id = objective.run_id.take().unwrap_or_else(|| self.ids.run_id(self.clock.now_ms()));
+        objective.run_id = Some(run_id.clone());
+        let body = serde_json::to_vec(&objective).map_err(|error| PublishError::Unconfirmed(error.to_string()))?;
+        let envelope = Envelope::new(run_id.to_string(), "objective", body);
+        broker.publish(Target::Queue(Queue::Objectives), envelope).await?;
+        Ok(run_id)
+    }
+
+    /// Where the run stands; `None` when there is no such run.
+    pub async fn status(&self, run: &RunId) -> Result<Option<RunStatus>, StoreError> {
+        self.store.status(run).await
+    }
+
+    /// The run with all its steps at this moment.
+    pub async fn show(&self, run: &RunId) -> Result<Option<RunView>, StoreError> {
+        Ok(self.store.snapshot(run).await?.map(|snapshot| snapshot.view))
+    }
+
+    /// The newest runs first.
+    pub async fn list(&self, limit: usize) -> Result<Vec<RunLine>, StoreError> {
+        self.store.list(limit).await
+    }
+
+    /// The result document, once the run has ended.
+    pub async fn result(&self, run: &RunId) -> Result<Option<RunDocument>, StoreError> {
+        let Some(text) = self.store.result(run).await? else { return Ok(None) };
+        serde_json::from_str(&text).map(Some).map_err(|error| StoreError::Unusable(format!("result document: {error}")))
+    }
+
+    /// Starts to follow the run's audit trail after the entry called `after` (empty: from the first).
+    pub fn watch(&self, run: &RunId, after: &str) -> Watch {
+        Watch {
+            store: self.store.clone(),
+            run: run.clone(),
+            after: after.to_owned(),
+            buffer: Vec::new().into_iter(),
+            ended: false,
+        }
+    }
+
+    /// Waits until the run has ended and gives its result document. A run that does not exist yet is waited for, too.
+    pub async fn wait(&self, run: &RunId, timeout: Duration) -> Result<RunDocument, WaitError> {
+        let deadline = Instant::now() + timeout;
+        loop {
+            if let Some(document) = self.result(run).await? {
+                return Ok(document);
+            }
+            if Instant::now() >= deadline {
+                return Err(match self.status(run).await? {
+                    Some(_live) => WaitError::TimedOut(run.clone(), timeout),
+                    None => WaitError::NoSuchRun(run.clone()),
+                });
+            }
+            tokio::time::sleep(LOOK_INTERVAL).await;
+        }
+    }
+}
+
+/// A run's audit trail as it grows. Ends after the entry that ended the run.
+#[derive(Debug)]
+pub struct Watch {
+    store: Store,
+    run: RunId,
+    after: String,
+    buffer: std::vec::IntoIter<Event>,
+    ended: bool,
+}
+
+impl Watch {
+    /// The next entry; `None` after the last one. Waits as long as it takes, also for a run that does not exist yet.
+    pub async fn next(&mut self) -> Result<Option<Event>, StoreError> {
+        loop {
+            if let Some(event) = self.buffer.next() {
+                self.after = event.id.clone();
+                self.ended = event.kind == EventType::RunFinished;
+                return Ok(Some(event));
+            }
+            if self.ended {
+                return Ok(None);
+            }
+            let events = self.store.events(&self.run, &self.after, EVENTS_PER_LOOK).await?;
+            if events.is_empty() {
+                tokio::time::sleep(LOOK_INTERVAL).await;
+            }
+            self.buffer = events.into_iter();
+        }
+    }
+
+    /// The id of the last entry given: watch again after it.
+    pub fn position(&self) -> &str {
+        &self.after
+    }
+}

@@ -1,0 +1,67 @@
+//! Makes the result document from a run's snapshot. Pure.
+
+use crate::id::RunId;
+use crate::run::{Outcome, RunDocument, RunStatus, StepResult, StepView, Usage};
+use crate::store::Snapshot;
+
+/// How a run ended, beside what its snapshot says.
+#[derive(Debug, Clone, Default)]
+pub struct Ending {
+    /// The answer.
+    pub final_response: Option<String>,
+    /// Why there is none.
+    pub error: Option<String>,
+    /// The model that wrote the answer.
+    pub model: Option<String>,
+    /// What was used since the snapshot.
+    pub usage: Usage,
+    /// Now, in milliseconds since 1970.
+    pub now_ms: u64,
+}
+
+/// The status that a run with these steps and this ending has.
+pub fn status(steps: &[StepView], ending: &Ending) -> RunStatus {
+    let succeeded = steps.iter().filter(|step| step.state.outcome() == Some(Outcome::Succeeded)).count();
+    match (&ending.final_response, succeeded) {
+        (None, _) | (_, 0) => RunStatus::Failed,
+        (Some(_), all) if all == steps.len() => RunStatus::Succeeded,
+        (Some(_), _) => RunStatus::Partial,
+    }
+}
+
+/// The document of a run that ends now.
+pub fn document(run: &RunId, snapshot: &Snapshot, ending: Ending) -> RunDocument {
+    let view = &snapshot.view;
+    let mut usage = view.usage;
+    usage += ending.usage;
+    RunDocument {
+        version: 1,
+        run_id: run.clone(),
+        status: status(&view.steps, &ending),
+        objective: view.objective.clone(),
+        plan: snapshot.plan.clone(),
+        revision: view.revision,
+        step_results: view.steps.iter().map(step_result).collect(),
+        final_response: ending.final_response,
+        error: ending.error,
+        model: ending.model,
+        usage,
+        created_at_ms: view.created_at_ms,
+        duration_ms: ending.now_ms.saturating_sub(view.created_at_ms),
+    }
+}
+
+fn step_result(view: &StepView) -> StepResult {
+    let record = view.record.clone();
+    StepResult {
+        step_number: view.step.step_number,
+        description: view.step.description.clone(),
+        outcome: view.state.outcome().unwrap_or(Outcome::Skipped),
+        result: record.as_ref().map_or(serde_json::Value::Null, |r| r.result.clone()),
+        error: record.as_ref().and_then(|r| r.error.clone()),
+        tool: record.as_ref().and_then(|r| r.tool.clone()),
+        attempts: view.attempt,
+        usage: record.as_ref().map_or_else(Usage::default, |r| r.usage),
+        duration_ms: record.as_ref().map_or(0, |r| r.duration_ms),
+    }
+}

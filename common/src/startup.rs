@@ -1,0 +1,1 @@
+//! How a service process starts and ends: options, configuration, connections, exit codes.
