@@ -120,3 +120,7 @@ pub const EVENTS_MAX: usize = 200_000;
 pub const RUNS_LISTED_MAX: usize = 10_000;
 /// How long running work may go on after a stop signal.
 pub const SHUTDOWN_GRACE: Duration = Duration::from_secs(25);
+/// How much longer a process waits than its lease holders, which give unfinished work back at the end of the grace.
+pub const RELEASE_MARGIN: Duration = Duration::from_secs(3);
+/// What is kept of a dead letter's body, in characters.
+pub const DEAD_LETTER_CHARS_KEPT: usize = 16 << 10;
