@@ -4,3 +4,4 @@ mod broker_conformance;
 mod llm_hostile;
 mod store_conformance;
 mod store_differential;
+mod wire;
