@@ -95,6 +95,12 @@ pub const HANDLE_BACKOFF_MAX: Duration = Duration::from_secs(5);
 
 /// Redeliveries of one message before the broker dead-letters it (`x-delivery-limit`).
 pub const DELIVERY_LIMIT: i64 = 20;
+/// Redeliveries of one dead letter before the broker drops it: nothing is behind the dead queue. Finite, because a message that
+/// the client library cannot even decode takes the connection down with every delivery, and more than [`DELIVERY_LIMIT`],
+/// because a dead letter shares its consumer's crashes.
+pub const DEAD_DELIVERY_LIMIT: i64 = 100;
+/// Messages that one queue of the in-memory broker holds before it refuses more.
+pub const MEMORY_QUEUE_MESSAGES_MAX: usize = 1_000_000;
 /// Publications of one batch that wait for their confirms at once.
 pub const CONFIRM_WINDOW: usize = 256;
 /// How long a confirm may take.
@@ -103,6 +109,10 @@ pub const CONFIRM_TIMEOUT: Duration = Duration::from_secs(10);
 pub const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 /// How long one store operation may take.
 pub const STORE_TIMEOUT: Duration = Duration::from_secs(5);
+/// How long the broker may take to declare the queues of a new connection; quorum queues elect a leader first.
+pub const DECLARE_TIMEOUT: Duration = Duration::from_secs(15);
+/// First wait between two tries to connect; doubled each time, with full jitter.
+pub const RECONNECT_BACKOFF_MIN: Duration = Duration::from_millis(100);
 /// Longest wait between two tries to connect.
 pub const RECONNECT_BACKOFF_MAX: Duration = Duration::from_secs(5);
 /// AMQP heartbeat, in seconds; a dead peer is noticed after two.
