@@ -206,3 +206,4 @@ impl Llm {
 
 pub mod offline;
 pub mod openai;
+mod text;
