@@ -206,6 +206,7 @@ impl Llm {
 
 pub mod offline;
 pub mod openai;
+mod text;
 
 impl ModelCall {
     /// The call as an entry of the audit trail.
