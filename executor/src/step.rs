@@ -3,12 +3,13 @@
 use std::time::Duration;
 
 use common::broker::{Envelope, backoff};
-use common::event::{EventDraft, EventType};
 use common::env::millis;
+use common::event::{EventDraft, EventType};
 use common::id::Slot;
-use common::lease::{self, Ended, recorded};
+use common::lease::{self, Ended};
 use common::limits::{CLAIMS_MAX, PARKS_MAX, RESULT_BYTES_MAX, RETRY_BACKOFF_MAX, RETRY_BACKOFF_MIN};
 use common::message::{self, StepMessage};
+use common::recorded;
 use common::relay;
 use common::run::{Outcome as StepOutcome, StepRecord, Usage};
 use common::store::{Account, Again, Claim, ClaimRequest, Claimed, Held, Owed, Reported, StoreError};
@@ -44,7 +45,7 @@ async fn claim_and_run(executor: &Executor, envelope: &Envelope, message: &StepM
         lease: executor.config.lease,
         worker: &env.worker,
     };
-    match recorded(env, async || env.store.claim(run, &request).await).await? {
+    match recorded!(env, env.store.claim(run, &request))? {
         Claimed::Execute(claim) => run_claimed(executor, message, *claim).await,
         Claimed::Poisoned(claim) => {
             let why = format!("{CLAIMS_MAX} executors ended while they ran this step");
@@ -99,7 +100,13 @@ struct Work {
 
 impl Default for Work {
     fn default() -> Self {
-        Self { result: Ok(Value::Null), usage: Usage::default(), account: Account::default(), tool: None, duration: Duration::ZERO }
+        Self {
+            result: Ok(Value::Null),
+            usage: Usage::default(),
+            account: Account::default(),
+            tool: None,
+            duration: Duration::ZERO,
+        }
     }
 }
 
@@ -145,7 +152,13 @@ fn oversized(result: &Value) -> Option<String> {
 }
 
 /// Reports the step's outcome: failed with `error`, else succeeded.
-async fn end(executor: &Executor, message: &StepMessage, claim: &Claim, work: Work, error: Option<String>) -> Result<(), StoreError> {
+async fn end(
+    executor: &Executor,
+    message: &StepMessage,
+    claim: &Claim,
+    work: Work,
+    error: Option<String>,
+) -> Result<(), StoreError> {
     let env = &executor.env;
     let (run, step) = (&message.run_id, message.step_number);
     let outcome = if error.is_none() { StepOutcome::Succeeded } else { StepOutcome::Failed };
@@ -162,13 +175,17 @@ async fn end(executor: &Executor, message: &StepMessage, claim: &Claim, work: Wo
     let mut account = work.account;
     let data = json!({"outcome": outcome, "error": error, "duration_ms": duration_ms, "worker": &*env.worker, "tool": work.tool});
     account.events.push(EventDraft::new(EventType::StepFinished, data));
-    match recorded(env, async || env.store.report(run, step, claim.epoch, &record, &account).await).await? {
+    match recorded!(env, env.store.report(run, step, claim.epoch, &record, &account))? {
         Reported::Recorded(owed) => {
             info!(run_id = %run, step = %step, outcome = outcome.as_str(), duration_ms, "run {run} step {step}: {}", outcome.as_str());
             tell(executor, message, outcome, owed).await;
         }
-        Reported::Stale => debug!(run_id = %run, step = %step, "run {run} step {step}: lost to another executor, outcome dropped"),
-        Reported::Finished(status) => debug!(run_id = %run, step = %step, "run {run} step {step}: run is {}, outcome dropped", status.as_str()),
+        Reported::Stale => {
+            debug!(run_id = %run, step = %step, "run {run} step {step}: lost to another executor, outcome dropped")
+        }
+        Reported::Finished(status) => {
+            debug!(run_id = %run, step = %step, "run {run} step {step}: run is {}, outcome dropped", status.as_str())
+        }
     }
     Ok(())
 }
@@ -189,7 +206,7 @@ async fn give_back(
     };
     account.events.push(EventDraft::new(kind, json!({"error": why, "after_ms": millis(after)})));
     let slot = Slot::Step(step);
-    let retried = recorded(env, async || env.store.retry(run, slot, claim.epoch, again, after, &account).await).await?;
+    let retried = recorded!(env, env.store.retry(run, slot, claim.epoch, again, after, &account))?;
     info!(run_id = %run, step = %step, attempt = claim.attempt, "run {run} step {step}: again in {after:?}: {why}");
     if let (Held::Kept, owed) = retried {
         tell(executor, message, StepOutcome::Failed, owed).await;

@@ -1,9 +1,9 @@
 //! The tool loop: model and tools take turns until the model answers. Every turn is journaled before the next one, so that a
 //! step that is run again goes on from what was already paid for.
 
-use common::lease::recorded;
-use common::llm::{Move, StepTask, Turn};
 use common::limits::{TOOL_CALLS_PER_TURN_MAX, TOOL_TURNS_MAX};
+use common::llm::{Move, StepTask, Turn};
+use common::recorded;
 use common::run::Usage;
 use common::store::{Account, Held};
 use serde::{Deserialize, Serialize};
@@ -39,7 +39,10 @@ impl Attempt<'_> {
                 Next::Call(index, call) => Turn::Returned { index, output: self.call(&call).await.output },
                 Next::Ask(moves) if moves < TOOL_TURNS_MAX => Turn::Moved(self.ask(&turns, moves + 1 == TOOL_TURNS_MAX).await?),
                 Next::Ask(moves) => {
-                    return Err(Failure::Permanent(format!("the model gave no answer within {moves} turns{}", last_words(&turns))));
+                    return Err(Failure::Permanent(format!(
+                        "the model gave no answer within {moves} turns{}",
+                        last_words(&turns)
+                    )));
                 }
             };
             self.record(turns.len(), &turn).await?;
@@ -91,7 +94,7 @@ impl Attempt<'_> {
         let account = std::mem::take(&mut self.account);
         let entry = serde_json::to_string(&Entry { turn: turn.clone(), usage: account.usage });
         let entry = entry.map_err(|error| Failure::Permanent(format!("a turn cannot be journaled: {error}")))?;
-        match recorded(env, async || env.store.journal(run, slot, epoch, index, &entry, &account).await).await {
+        match recorded!(env, env.store.journal(run, slot, epoch, index, &entry, &account)) {
             Ok(Held::Kept) => Ok(()),
             Ok(Held::Lost | Held::Ended) => Err(Failure::Lost),
             Err(error) => {
@@ -116,10 +119,14 @@ fn next(turns: &[Turn]) -> Next {
 
 /// The call at `index` of the last move.
 fn called(turns: &[Turn], index: usize) -> Option<&common::tool::ToolCall> {
-    turns.iter().rev().find_map(|turn| match turn {
-        Turn::Moved(Move::Call(calls)) => Some(calls),
-        Turn::Moved(Move::Answer(_) | Move::Unusable { .. }) | Turn::Returned { .. } => None,
-    })?.get(index)
+    turns
+        .iter()
+        .rev()
+        .find_map(|turn| match turn {
+            Turn::Moved(Move::Call(calls)) => Some(calls),
+            Turn::Moved(Move::Answer(_) | Move::Unusable { .. }) | Turn::Returned { .. } => None,
+        })?
+        .get(index)
 }
 
 /// What was wrong with the model's last move, if something was.

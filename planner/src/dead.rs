@@ -2,9 +2,9 @@
 
 use common::broker::Envelope;
 use common::id::{RunId, Slot};
-use common::lease::recorded;
 use common::limits::DEAD_LETTER_CHARS_KEPT;
 use common::message::{self, CompletionMessage, ObjectiveMessage, ReportMessage, StepMessage};
+use common::recorded;
 use common::relay;
 use common::store::{StoreError, TakenBack};
 use common::worker::Outcome;
@@ -30,7 +30,7 @@ pub async fn handle(planner: &Planner, envelope: &Envelope) -> Outcome {
     });
     let letter = letter.to_string();
     let done = async {
-        recorded(env, async || env.store.keep_dead_letter(&letter).await).await?;
+        recorded!(env, env.store.keep_dead_letter(&letter))?;
         revive(planner, envelope, reason).await
     };
     // What cannot even be kept must not go round and round: it has been logged above.
@@ -44,7 +44,7 @@ pub async fn handle(planner: &Planner, envelope: &Envelope) -> Outcome {
 async fn revive(planner: &Planner, envelope: &Envelope, reason: &str) -> Result<(), StoreError> {
     let env = &planner.env;
     let Some((run, slot)) = slot_of(envelope) else { return Ok(()) };
-    match recorded(env, async || env.store.take_back(&run, slot, reason).await).await? {
+    match recorded!(env, env.store.take_back(&run, slot, reason))? {
         TakenBack::Gone | TakenBack::Kept => {}
         TakenBack::Plan => relay::report(env, &run, None).await,
         TakenBack::Summary => relay::completion(env, &run, 1).await,

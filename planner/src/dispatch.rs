@@ -1,7 +1,7 @@
 //! Dispatch: publish every step that is ready, up to the run's window.
 
 use common::id::RunId;
-use common::lease::recorded;
+use common::recorded;
 use common::relay;
 use common::store::StoreError;
 use tracing::debug;
@@ -12,7 +12,7 @@ use crate::Planner;
 /// that died before the last confirm loses none.
 pub async fn dispatch(planner: &Planner, run: &RunId, token: &str) -> Result<(), StoreError> {
     let env = &planner.env;
-    let ready = recorded(env, async || env.store.take_ready(run, token).await).await?;
+    let ready = recorded!(env, env.store.take_ready(run, token))?;
     if !ready.is_empty() {
         debug!(run_id = %run, steps = ready.len(), "run {run}: dispatching {} steps", ready.len());
         relay::steps(env, run, ready).await;

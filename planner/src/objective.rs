@@ -2,8 +2,8 @@
 
 use common::broker::{Envelope, PublishError, Target};
 use common::id::RunId;
-use common::lease::recorded;
 use common::message::{self, ObjectiveMessage, Queue};
+use common::recorded;
 use common::relay;
 use common::store::{NewRun, Opened, StoreError};
 use common::worker::Outcome;
@@ -67,12 +67,12 @@ async fn open_and_plan(
         correlation_id: envelope.correlation_id.clone(),
         traceparent: envelope.traceparent.clone(),
     };
-    match recorded(env, async || env.store.open_run(run, &new).await).await? {
+    match recorded!(env, env.store.open_run(run, &new))? {
         Opened::Created => info!(run_id = %run, "run {run}: opened"),
         Opened::Exists(status) if status.is_final() => {
             // Asked again: whoever waits for this reply gets the answer that there is.
-            if let Some(snapshot) = recorded(env, async || env.store.snapshot(run).await).await?
-                && let Some(document) = recorded(env, async || env.store.result(run).await).await?
+            if let Some(snapshot) = recorded!(env, env.store.snapshot(run))?
+                && let Some(document) = recorded!(env, env.store.result(run))?
             {
                 let asked = common::store::Snapshot {
                     reply_to: envelope.reply_to.clone(),

@@ -7,11 +7,12 @@ use common::document::{Ending, document};
 use common::env::millis;
 use common::event::{EventDraft, EventType};
 use common::id::{RunId, Slot};
-use common::lease::{self, Ended, recorded};
+use common::lease::{self, Ended};
 use common::limits::{CLAIMS_MAX, PARKS_MAX, PLAN_REPAIRS_MAX, RETRY_BACKOFF_MAX, RETRY_BACKOFF_MIN};
 use common::llm::{LlmError, PlanDraft, PlanTask, RefusedPlan};
 use common::message::ObjectiveMessage;
 use common::plan::{Plan, check};
+use common::recorded;
 use common::relay;
 use common::store::{Account, Again, Claim, ClaimRequest, Claimed, Finish, Held, Owed, StoreError};
 use common::worker::Outcome;
@@ -37,7 +38,7 @@ pub async fn plan_and_dispatch(planner: &Planner, run: &RunId, message_id: &str)
     let nonce = env.ids.unique();
     let lease = planner.config.lease;
     let request = ClaimRequest { slot: Slot::Plan, message_id, nonce: &nonce, attempt: None, lease, worker: &env.worker };
-    match recorded(env, async || env.store.claim(run, &request).await).await? {
+    match recorded!(env, env.store.claim(run, &request))? {
         Claimed::Execute(claim) => {
             let mut account = Account::default();
             let work = make_plan(planner, run, &claim, &mut account);
@@ -114,7 +115,7 @@ async fn ask(
     }
     let paid = std::mem::take(account);
     let entry = serde_json::to_string(&reply.value).unwrap_or_default();
-    let journaled = recorded(env, async || env.store.journal(run, Slot::Plan, claim.epoch, round, &entry, &paid).await).await;
+    let journaled = recorded!(env, env.store.journal(run, Slot::Plan, claim.epoch, round, &entry, &paid));
     match journaled.map_err(Failure::Store)? {
         Held::Kept => Ok(reply.value),
         Held::Lost | Held::Ended => Err(Failure::Lost),
@@ -141,7 +142,7 @@ async fn store_plan(planner: &Planner, run: &RunId, claim: &Claim, plan: &Plan, 
         .collect();
     let data = json!({"revision": 1, "steps": plan.steps.len(), "reason": "first plan", "plan": outline});
     account.events.push(EventDraft::new(EventType::PlanStored, data));
-    let stored = recorded(env, async || env.store.put_plan(run, claim.epoch, 0, plan, "first plan", &account).await).await?;
+    let stored = recorded!(env, env.store.put_plan(run, claim.epoch, 0, plan, "first plan", &account))?;
     match stored {
         Held::Kept => info!(run_id = %run, steps = plan.steps.len(), "run {run}: plan with {} steps", plan.steps.len()),
         Held::Lost | Held::Ended => debug!(run_id = %run, "run {run}: another planner's plan stands"),
@@ -169,7 +170,7 @@ async fn fail(planner: &Planner, run: &RunId, claim: &Claim, failure: Failure, m
         Again::Park => EventType::Parked,
     };
     account.events.push(EventDraft::new(kind, json!({"error": why, "after_ms": millis(after)})));
-    recorded(env, async || env.store.retry(run, Slot::Plan, claim.epoch, again, after, &account).await).await?;
+    recorded!(env, env.store.retry(run, Slot::Plan, claim.epoch, again, after, &account))?;
     info!(run_id = %run, "run {run}: planning again in {after:?}: {why}");
     Ok(())
 }
@@ -177,14 +178,14 @@ async fn fail(planner: &Planner, run: &RunId, claim: &Claim, failure: Failure, m
 /// The run fails without a plan.
 async fn end(planner: &Planner, run: &RunId, claim: &Claim, error: String, mut account: Account) -> Result<(), StoreError> {
     let env = &planner.env;
-    let Some(snapshot) = recorded(env, async || env.store.snapshot(run).await).await? else { return Ok(()) };
+    let Some(snapshot) = recorded!(env, env.store.snapshot(run))? else { return Ok(()) };
     let ending = Ending { error: Some(error.clone()), usage: account.usage, now_ms: env.clock.now_ms(), ..Ending::default() };
     let document = document(run, &snapshot, ending);
     let text = serde_json::to_string(&document).unwrap_or_default();
     account.events.push(EventDraft::new(EventType::RunFinished, json!({"status": document.status, "error": error})));
     let retention = planner.config.retention;
     let end = Finish { status: document.status, error: Some(error.clone()), document: text.clone(), retention };
-    let held = recorded(env, async || env.store.finish(run, Slot::Plan, claim.epoch, &end, &account).await).await?;
+    let held = recorded!(env, env.store.finish(run, Slot::Plan, claim.epoch, &end, &account))?;
     if held == Held::Kept {
         info!(run_id = %run, "run {run}: failed, {error}");
         relay::reply(env, run, &snapshot, text).await;

@@ -7,10 +7,11 @@ use common::document::{Ending, document};
 use common::env::millis;
 use common::event::{EventDraft, EventType};
 use common::id::{RunId, Slot};
-use common::lease::{self, Ended, recorded};
+use common::lease::{self, Ended};
 use common::limits::{CLAIMS_MAX, PARKS_MAX, RETRY_BACKOFF_MAX, RETRY_BACKOFF_MIN};
 use common::llm::LlmError;
 use common::message::{self, CompletionMessage};
+use common::recorded;
 use common::relay;
 use common::store::{Account, Again, Claim, ClaimRequest, Claimed, Finish, Held, Snapshot, StoreError};
 use common::worker::Outcome;
@@ -37,11 +38,11 @@ async fn summarize(summarizer: &Summarizer, run: &RunId, message_id: &str, redel
     let nonce = env.ids.unique();
     let lease = summarizer.config.lease;
     let request = ClaimRequest { slot: Slot::Summary, message_id, nonce: &nonce, attempt: None, lease, worker: &env.worker };
-    let claim = match recorded(env, async || env.store.claim(run, &request).await).await? {
+    let claim = match recorded!(env, env.store.claim(run, &request))? {
         Claimed::Execute(claim) => claim,
         Claimed::Poisoned(claim) => {
             let why = format!("{CLAIMS_MAX} summarizers ended while they wrote the answer");
-            if let Some(snapshot) = recorded(env, async || env.store.snapshot(run).await).await? {
+            if let Some(snapshot) = recorded!(env, env.store.snapshot(run))? {
                 let answer = Answer { error: Some(why), ..Answer::default() };
                 end(summarizer, run, &claim, &snapshot, answer).await?;
             }
@@ -49,8 +50,8 @@ async fn summarize(summarizer: &Summarizer, run: &RunId, message_id: &str, redel
         }
         Claimed::Finished(_) if redelivered => {
             // The first delivery may have died between the end of the run and its reply.
-            if let Some(snapshot) = recorded(env, async || env.store.snapshot(run).await).await?
-                && let Some(document) = recorded(env, async || env.store.result(run).await).await?
+            if let Some(snapshot) = recorded!(env, env.store.snapshot(run))?
+                && let Some(document) = recorded!(env, env.store.result(run))?
             {
                 relay::reply(env, run, &snapshot, document).await;
             }
@@ -61,7 +62,7 @@ async fn summarize(summarizer: &Summarizer, run: &RunId, message_id: &str, redel
             return Ok(Outcome::Done);
         }
     };
-    let Some(snapshot) = recorded(env, async || env.store.snapshot(run).await).await? else { return Ok(Outcome::Done) };
+    let Some(snapshot) = recorded!(env, env.store.snapshot(run))? else { return Ok(Outcome::Done) };
     let work = answer(env, &snapshot);
     match lease::hold(env, run, Slot::Summary, claim.epoch, lease, &summarizer.drain, work).await {
         Ended::Done(Ok(answer)) => end(summarizer, run, &claim, &snapshot, answer).await?,
@@ -94,7 +95,7 @@ async fn fail(
     };
     let data = json!({"error": error.to_string(), "after_ms": millis(after)});
     let account = Account { events: vec![EventDraft::new(kind, data)], ..Account::default() };
-    recorded(env, async || env.store.retry(run, Slot::Summary, claim.epoch, again, after, &account).await).await?;
+    recorded!(env, env.store.retry(run, Slot::Summary, claim.epoch, again, after, &account))?;
     info!(run_id = %run, "run {run}: answering again in {after:?}: {error}");
     Ok(())
 }
@@ -119,7 +120,7 @@ async fn end(summarizer: &Summarizer, run: &RunId, claim: &Claim, snapshot: &Sna
     let text = serde_json::to_string(&document).unwrap_or_default();
     account.events.push(EventDraft::new(EventType::RunFinished, json!({"status": status, "error": answer.error})));
     let end = Finish { status, error: answer.error, document: text.clone(), retention: summarizer.config.retention };
-    if recorded(env, async || env.store.finish(run, Slot::Summary, claim.epoch, &end, &account).await).await? == Held::Kept {
+    if recorded!(env, env.store.finish(run, Slot::Summary, claim.epoch, &end, &account))? == Held::Kept {
         info!(run_id = %run, status = status.as_str(), "run {run}: {}", status.as_str());
         relay::reply(env, run, snapshot, text).await;
     }

@@ -2,4 +2,6 @@
 #![expect(clippy::expect_used, reason = "test support: a fake that cannot start fails its test")]
 
 pub mod fake_openai;
+pub mod stack;
 pub mod stores;
+pub mod world;
