@@ -30,15 +30,12 @@ pub struct ToolCall {
 /// output can follow them. Every optional property also accepts null and is then as good as absent: an endpoint that wants
 /// all properties `required` may be told so without changing what can be said. Rules between properties are checked by the tool.
 pub fn builtin(search: bool) -> Vec<ToolSpec> {
-    let mut specs = vec![calculate()];
-    if search {
-        specs.push(self::search());
-    }
-    specs.push(analyze());
-    specs
+    let searches = search.then(self::search);
+    [Some(calculate()), searches, Some(analyze())].into_iter().flatten().collect()
 }
 
-fn calculate() -> ToolSpec {
+/// `calculate {expression}`: exact arithmetic.
+pub fn calculate() -> ToolSpec {
     ToolSpec {
         name: "calculate",
         description: "Evaluates one arithmetic expression exactly, with percentages and units, and returns the result as text; \
@@ -58,7 +55,8 @@ fn calculate() -> ToolSpec {
     }
 }
 
-fn search() -> ToolSpec {
+/// `search {query, limit?}`: passages of documents.
+pub fn search() -> ToolSpec {
     ToolSpec {
         name: "search",
         description: "Finds passages in the document folder by words and returns a list of path, line, passage and score, \
@@ -86,7 +84,8 @@ fn search() -> ToolSpec {
     }
 }
 
-fn analyze() -> ToolSpec {
+/// `analyze {text}` or `analyze {numbers}`: statistics.
+pub fn analyze() -> ToolSpec {
     ToolSpec {
         name: "analyze",
         description: "Returns statistics of either one text (characters, words, sentences, lines, most frequent words) or one \
