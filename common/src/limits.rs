@@ -55,6 +55,39 @@ pub const TOOL_TIMEOUT: Duration = Duration::from_secs(30);
 /// Largest output of one tool call as JSON, in bytes; more is cut and said so.
 pub const TOOL_OUTPUT_BYTES_MAX: usize = 64 << 10;
 
+// Tools.
+
+/// Most complaints about one tool call's arguments that go back to a model.
+pub const TOOL_COMPLAINTS_MAX: usize = 5;
+/// Longest expression that `calculate` takes, in bytes: its parser recurses, some 50 KiB of stack a byte at worst.
+pub const EXPRESSION_BYTES_MAX: usize = 1_000;
+/// Deepest nesting of brackets in an expression.
+pub const EXPRESSION_DEPTH_MAX: usize = 100;
+/// Stack for an expression of that length, in bytes; only the part that is used is ever backed by memory.
+pub const EXPRESSION_STACK_BYTES: usize = 64 << 20;
+/// How long one calculation may take; what takes longer grows without end (`10^10^10`).
+pub const CALCULATION_TIMEOUT: Duration = Duration::from_secs(2);
+/// Longest result of a calculation, in bytes: a number cut short would be a wrong number.
+pub const CALCULATION_BYTES_MAX: usize = 16 << 10;
+/// Passages that one search returns, unless asked for.
+pub const SEARCH_RESULTS_DEFAULT: usize = 5;
+/// Most passages that one search returns.
+pub const SEARCH_RESULTS_MAX: usize = 20;
+/// Different words of a query that count.
+pub const SEARCH_TERMS_MAX: usize = 64;
+/// Longest passage, in characters.
+pub const PASSAGE_CHARS_MAX: usize = 1_000;
+/// Files of the search folder that are read.
+pub const SEARCH_FILES_MAX: usize = 10_000;
+/// Entries of the search folder, of any kind, that are looked at.
+pub const SEARCH_ENTRIES_MAX: usize = 100_000;
+/// Depth of folders below the search folder.
+pub const SEARCH_DEPTH_MAX: usize = 16;
+/// Largest file that is searched, in bytes.
+pub const SEARCH_FILE_BYTES_MAX: u64 = 1 << 20;
+/// All searched files together, in bytes; the index takes about ten times as much memory.
+pub const SEARCH_BYTES_MAX: u64 = 16 << 20;
+
 // Models.
 
 /// How long one model call may take.
@@ -134,35 +167,3 @@ pub const SHUTDOWN_GRACE: Duration = Duration::from_secs(25);
 pub const RELEASE_MARGIN: Duration = Duration::from_secs(3);
 /// What is kept of a dead letter's body, in characters.
 pub const DEAD_LETTER_CHARS_KEPT: usize = 16 << 10;
-// Tools.
-
-/// Most complaints about one tool call's arguments that go back to a model.
-pub const TOOL_COMPLAINTS_MAX: usize = 5;
-/// Longest expression that `calculate` takes, in bytes: its parser recurses, some 50 KiB of stack a byte at worst.
-pub const EXPRESSION_BYTES_MAX: usize = 1_000;
-/// Deepest nesting of brackets in an expression.
-pub const EXPRESSION_DEPTH_MAX: usize = 100;
-/// Stack for an expression of that length, in bytes; only the part that is used is ever backed by memory.
-pub const EXPRESSION_STACK_BYTES: usize = 64 << 20;
-/// How long one calculation may take; what takes longer grows without end (`10^10^10`).
-pub const CALCULATION_TIMEOUT: Duration = Duration::from_secs(2);
-/// Longest result of a calculation, in bytes: a number cut short would be a wrong number.
-pub const CALCULATION_BYTES_MAX: usize = 16 << 10;
-/// Passages that one search returns, unless asked for.
-pub const SEARCH_RESULTS_DEFAULT: usize = 5;
-/// Most passages that one search returns.
-pub const SEARCH_RESULTS_MAX: usize = 20;
-/// Different words of a query that count.
-pub const SEARCH_TERMS_MAX: usize = 64;
-/// Longest passage, in characters.
-pub const PASSAGE_CHARS_MAX: usize = 1_000;
-/// Files of the search folder that are read.
-pub const SEARCH_FILES_MAX: usize = 10_000;
-/// Entries of the search folder, of any kind, that are looked at.
-pub const SEARCH_ENTRIES_MAX: usize = 100_000;
-/// Depth of folders below the search folder.
-pub const SEARCH_DEPTH_MAX: usize = 16;
-/// Largest file that is searched, in bytes.
-pub const SEARCH_FILE_BYTES_MAX: u64 = 1 << 20;
-/// All searched files together, in bytes; the index takes about ten times as much memory.
-pub const SEARCH_BYTES_MAX: u64 = 16 << 20;

@@ -99,9 +99,9 @@ impl<'a> Attempt<'a> {
 
     /// Calls a tool and takes note of it.
     pub(crate) async fn call(&mut self, call: &ToolCall) -> Called {
-        let key = format!("{}:{}:{}", self.message.run_id, self.message.step_number, self.calls);
+        let context = CallContext::new(&self.message.run_id, self.message.step_number, self.calls);
         self.calls += 1;
-        let called = self.executor.tools.call(call, &CallContext { idempotency_key: key }).await;
+        let called = self.executor.tools.call(call, &context).await;
         let used = Usage { tool_calls: 1, ..Usage::default() };
         self.usage += used;
         self.account.usage += used;
