@@ -8,7 +8,7 @@ use tracing::{debug, warn};
 use crate::env::Env;
 use crate::id::{RunId, Slot};
 use crate::limits::{HANDLE_BACKOFF_MAX, RETRY_BACKOFF_MIN};
-use crate::store::{Held, StoreError};
+use crate::store::Held;
 
 /// The stop signal, and how long running work may go on after it.
 #[derive(Debug, Clone)]
@@ -77,18 +77,24 @@ async fn lost(env: &Env, run: &RunId, slot: Slot, epoch: u64, lease: Duration) {
 
 /// Repeats a verb until the store answers: what was done must be recorded, and every verb may be repeated.
 ///
-/// Ends only with an answer; an unusable one is the error.
-pub async fn recorded<T>(env: &Env, verb: impl AsyncFn() -> Result<T, StoreError>) -> Result<T, StoreError> {
-    let mut tries = 0;
-    loop {
-        match verb().await {
-            Err(StoreError::Unreachable(why)) => {
-                let wait = crate::broker::backoff(tries, RETRY_BACKOFF_MIN, HANDLE_BACKOFF_MAX, env.ids.fraction());
-                warn!("store does not answer, trying again in {wait:?}: {why}");
-                tokio::time::sleep(wait).await;
-                tries += 1;
+/// Ends only with an answer; an unusable one is the error. (A macro, because an async closure that borrows is not `Send` yet.)
+#[macro_export]
+macro_rules! recorded {
+    ($env:expr, $verb:expr) => {{
+        let mut tries = 0u32;
+        loop {
+            match $verb.await {
+                Err($crate::store::StoreError::Unreachable(why)) => $crate::lease::wait_for_store($env, &mut tries, &why).await,
+                answer => break answer,
             }
-            answer => return answer,
         }
-    }
+    }};
+}
+
+/// The wait between two tries of [`recorded!`].
+pub async fn wait_for_store(env: &Env, tries: &mut u32, why: &str) {
+    let wait = crate::broker::backoff(*tries, RETRY_BACKOFF_MIN, HANDLE_BACKOFF_MAX, env.ids.fraction());
+    warn!("store does not answer, trying again in {wait:?}: {why}");
+    tokio::time::sleep(wait).await;
+    *tries += 1;
 }

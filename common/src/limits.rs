@@ -55,6 +55,39 @@ pub const TOOL_TIMEOUT: Duration = Duration::from_secs(30);
 /// Largest output of one tool call as JSON, in bytes; more is cut and said so.
 pub const TOOL_OUTPUT_BYTES_MAX: usize = 64 << 10;
 
+// Tools.
+
+/// Most complaints about one tool call's arguments that go back to a model.
+pub const TOOL_COMPLAINTS_MAX: usize = 5;
+/// Longest expression that `calculate` takes, in bytes: its parser recurses, some 50 KiB of stack a byte at worst.
+pub const EXPRESSION_BYTES_MAX: usize = 1_000;
+/// Deepest nesting of brackets in an expression.
+pub const EXPRESSION_DEPTH_MAX: usize = 100;
+/// Stack for an expression of that length, in bytes; only the part that is used is ever backed by memory.
+pub const EXPRESSION_STACK_BYTES: usize = 64 << 20;
+/// How long one calculation may take; what takes longer grows without end (`10^10^10`).
+pub const CALCULATION_TIMEOUT: Duration = Duration::from_secs(2);
+/// Longest result of a calculation, in bytes: a number cut short would be a wrong number.
+pub const CALCULATION_BYTES_MAX: usize = 16 << 10;
+/// Passages that one search returns, unless asked for.
+pub const SEARCH_RESULTS_DEFAULT: usize = 5;
+/// Most passages that one search returns.
+pub const SEARCH_RESULTS_MAX: usize = 20;
+/// Different words of a query that count.
+pub const SEARCH_TERMS_MAX: usize = 64;
+/// Longest passage, in characters.
+pub const PASSAGE_CHARS_MAX: usize = 1_000;
+/// Files of the search folder that are read.
+pub const SEARCH_FILES_MAX: usize = 10_000;
+/// Entries of the search folder, of any kind, that are looked at.
+pub const SEARCH_ENTRIES_MAX: usize = 100_000;
+/// Depth of folders below the search folder.
+pub const SEARCH_DEPTH_MAX: usize = 16;
+/// Largest file that is searched, in bytes.
+pub const SEARCH_FILE_BYTES_MAX: u64 = 1 << 20;
+/// All searched files together, in bytes; the index takes about ten times as much memory.
+pub const SEARCH_BYTES_MAX: u64 = 16 << 20;
+
 // Models.
 
 /// How long one model call may take.
@@ -95,6 +128,12 @@ pub const HANDLE_BACKOFF_MAX: Duration = Duration::from_secs(5);
 
 /// Redeliveries of one message before the broker dead-letters it (`x-delivery-limit`).
 pub const DELIVERY_LIMIT: i64 = 20;
+/// Redeliveries of one dead letter before the broker drops it: nothing is behind the dead queue. Finite, because a message that
+/// the client library cannot even decode takes the connection down with every delivery, and more than [`DELIVERY_LIMIT`],
+/// because a dead letter shares its consumer's crashes.
+pub const DEAD_DELIVERY_LIMIT: i64 = 100;
+/// Messages that one queue of the in-memory broker holds before it refuses more.
+pub const MEMORY_QUEUE_MESSAGES_MAX: usize = 1_000_000;
 /// Publications of one batch that wait for their confirms at once.
 pub const CONFIRM_WINDOW: usize = 256;
 /// How long a confirm may take.
@@ -103,6 +142,10 @@ pub const CONFIRM_TIMEOUT: Duration = Duration::from_secs(10);
 pub const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 /// How long one store operation may take.
 pub const STORE_TIMEOUT: Duration = Duration::from_secs(5);
+/// How long the broker may take to declare the queues of a new connection; quorum queues elect a leader first.
+pub const DECLARE_TIMEOUT: Duration = Duration::from_secs(15);
+/// First wait between two tries to connect; doubled each time, with full jitter.
+pub const RECONNECT_BACKOFF_MIN: Duration = Duration::from_millis(100);
 /// Longest wait between two tries to connect.
 pub const RECONNECT_BACKOFF_MAX: Duration = Duration::from_secs(5);
 /// AMQP heartbeat, in seconds; a dead peer is noticed after two.
@@ -120,3 +163,7 @@ pub const EVENTS_MAX: usize = 200_000;
 pub const RUNS_LISTED_MAX: usize = 10_000;
 /// How long running work may go on after a stop signal.
 pub const SHUTDOWN_GRACE: Duration = Duration::from_secs(25);
+/// How much longer a process waits than its lease holders, which give unfinished work back at the end of the grace.
+pub const RELEASE_MARGIN: Duration = Duration::from_secs(3);
+/// What is kept of a dead letter's body, in characters.
+pub const DEAD_LETTER_CHARS_KEPT: usize = 16 << 10;

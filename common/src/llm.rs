@@ -46,7 +46,7 @@ pub struct RefusedPlan<'a> {
 }
 
 /// A plan as a model wrote it, unchecked.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct PlanDraft {
     /// The model's own words.
     pub reply: String,
@@ -206,3 +206,20 @@ impl Llm {
 
 pub mod offline;
 pub mod openai;
+mod text;
+
+impl ModelCall {
+    /// The call as an entry of the audit trail.
+    pub fn event(&self, purpose: &str) -> crate::event::EventDraft {
+        let data = serde_json::json!({
+            "purpose": purpose,
+            "model": self.model,
+            "rung": self.rung,
+            "duration_ms": crate::env::millis(self.duration),
+            "input_tokens": self.usage.input_tokens,
+            "output_tokens": self.usage.output_tokens,
+            "estimated": self.usage.estimated,
+        });
+        crate::event::EventDraft::new(crate::event::EventType::ModelCalled, data)
+    }
+}

@@ -69,9 +69,6 @@ pub struct Options {
     /// Steps of this run in flight at once; at most what the deployment allows.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub max_parallel_steps: Option<u32>,
-    /// Seconds that one attempt of a step may take; at most what the deployment allows.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub step_timeout_secs: Option<u32>,
 }
 
 /// Body on `objectives`: something to be done.

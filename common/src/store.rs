@@ -236,8 +236,8 @@ pub enum Advance {
     Gone,
     /// It is live.
     Live {
-        /// When to look again, in milliseconds since 1970.
-        next_ms: u64,
+        /// When to look again at the latest.
+        next_look: Duration,
         /// The plan is to be made.
         plan: bool,
         /// Ready steps are to be dispatched.

@@ -1,1 +1,189 @@
 //! The one consume loop of all services: receive, handle, act on the outcome. Bounded, panic-safe, drains on shutdown.
+//!
+//! Handlers see messages, never the broker, and answer with an [`Outcome`]. A message is acknowledged after its handler is done,
+//! never before; whatever ends in between, a crash, a stop, a lost connection, brings it back.
+
+use std::any::Any;
+use std::future::Future;
+use std::panic::AssertUnwindSafe;
+use std::time::Duration;
+
+use futures::FutureExt;
+use tokio::task::JoinSet;
+use tokio::time::{sleep, timeout};
+use tokio_util::sync::CancellationToken;
+
+use crate::broker::{Broker, Delivery, Envelope};
+use crate::env::Ids;
+use crate::message::Queue;
+
+/// What became of a message.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Outcome {
+    /// It is taken off the queue.
+    Done,
+    /// It is handled again in this process, without going back to the broker. The handler counts, and gives up.
+    Retry {
+        /// The wait before it.
+        after: Duration,
+        /// One sentence.
+        why: String,
+    },
+    /// It goes to the dead queue.
+    Park {
+        /// One sentence; stands in the dead letter's `planrelay-reason` header.
+        why: String,
+    },
+}
+
+/// Consumes `queue` until `stop`: every message is handled by `handle` (the message, whether it was handed out before) in a task of
+/// its own, at most `concurrency` of them at once. A panic in `handle` parks its message and disturbs no other.
+///
+/// After `stop` nothing new is taken; handlers that run may finish within `grace`. Those that do not are dropped where they stand, and
+/// those that wait for a retry at once: their messages come back.
+pub async fn work<H, F>(
+    broker: &Broker,
+    ids: &Ids,
+    queue: Queue,
+    concurrency: u16,
+    grace: Duration,
+    stop: CancellationToken,
+    handle: H,
+) where
+    H: Fn(Envelope, bool) -> F + Clone + Send + Sync + 'static,
+    F: Future<Output = Outcome> + Send + 'static,
+{
+    let concurrency = concurrency.max(1);
+    let mut consumer = broker.consume(queue, concurrency);
+    let mut running = JoinSet::new();
+    loop {
+        tokio::select! {
+            biased;
+            () = stop.cancelled() => break,
+            Some(ended) = running.join_next() => report(ended),
+            delivery = consumer.next(), if running.len() < usize::from(concurrency) => {
+                running.spawn(attend(broker.clone(), ids.clone(), delivery, handle.clone(), stop.clone()));
+            }
+        }
+    }
+    drop(consumer);
+    let finished = timeout(grace, async {
+        while let Some(ended) = running.join_next().await {
+            report(ended);
+        }
+    });
+    if finished.await.is_err() {
+        tracing::warn!(
+            queue = queue.role(),
+            unfinished = running.len(),
+            "dropped work on {} after the grace period",
+            queue.role()
+        );
+        running.shutdown().await;
+    }
+}
+
+/// Handles one delivery until it is settled, or has to be given back.
+async fn attend<H, F>(broker: Broker, ids: Ids, delivery: Delivery, handle: H, stop: CancellationToken)
+where
+    H: Fn(Envelope, bool) -> F,
+    F: Future<Output = Outcome>,
+{
+    loop {
+        let message = delivery.envelope().clone();
+        let redelivered = delivery.redelivered();
+        // Nothing that the handler left half-done is looked at after a panic: the message is parked.
+        let handled = AssertUnwindSafe(async { handle(message, redelivered).await }).catch_unwind().await;
+        match handled {
+            Ok(Outcome::Done) => {
+                let message_id = delivery.envelope().message_id.clone();
+                if !delivery.ack().await {
+                    tracing::debug!(message_id, "message {message_id} could not be acknowledged and will come back");
+                }
+                return;
+            }
+            Ok(Outcome::Park { why }) => return park(&broker, &ids, delivery, &why).await,
+            Err(panic) => return park(&broker, &ids, delivery, &format!("handler panicked: {}", text_of(&*panic))).await,
+            Ok(Outcome::Retry { after, why }) => {
+                let message_id = &delivery.envelope().message_id;
+                tracing::debug!(message_id, why, "message {message_id} is handled again");
+                tokio::select! {
+                    () = stop.cancelled() => return,
+                    () = sleep(after) => {}
+                }
+            }
+        }
+    }
+}
+
+async fn park(broker: &Broker, ids: &Ids, delivery: Delivery, why: &str) {
+    let message_id = delivery.envelope().message_id.clone();
+    let dead_id = ids.unique();
+    let parked = delivery.park(broker, dead_id.clone(), why).await;
+    if parked {
+        tracing::warn!(message_id, dead_id, why, "parked message {message_id} as dead letter {dead_id}");
+    } else {
+        tracing::warn!(message_id, why, "message {message_id} could not be parked and will come back");
+    }
+}
+
+/// A handler's panic is caught where it happens; what is left is a panic of this file.
+fn report(ended: Result<(), tokio::task::JoinError>) {
+    if let Err(error) = ended {
+        tracing::error!(%error, "a worker's task broke, its message comes back");
+    }
+}
+
+fn text_of(panic: &(dyn Any + Send)) -> &str {
+    panic.downcast_ref::<&str>().copied().or_else(|| panic.downcast_ref::<String>().map(String::as_str)).unwrap_or("no text")
+}
+
+/// Background tasks with one owner: they end when it is dropped.
+#[derive(Debug, Default)]
+pub struct Tasks(JoinSet<()>);
+
+impl Tasks {
+    /// No tasks.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Starts a task.
+    pub fn spawn(&mut self, task: impl Future<Output = ()> + Send + 'static) {
+        // What has ended is forgotten here, so that an owner that starts tasks for ever does not grow.
+        while let Some(ended) = self.0.try_join_next() {
+            report_task(ended);
+        }
+        self.0.spawn(task);
+    }
+
+    /// How many have not been seen to end.
+    pub fn len(&self) -> usize {
+        self.0.len()
+    }
+
+    /// Whether all have been seen to end.
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    /// Waits until all have ended by themselves. Cancel-safe.
+    pub async fn finish(&mut self) {
+        while let Some(ended) = self.0.join_next().await {
+            report_task(ended);
+        }
+    }
+
+    /// Ends all of them where they stand, and waits until they are gone.
+    pub async fn stop(&mut self) {
+        self.0.shutdown().await;
+    }
+}
+
+fn report_task(ended: Result<(), tokio::task::JoinError>) {
+    if let Err(error) = ended
+        && error.is_panic()
+    {
+        tracing::error!(%error, "a background task broke");
+    }
+}

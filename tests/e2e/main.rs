@@ -1,1 +1,7 @@
+//! The services as real processes on real RabbitMQ and Redis, used as a user would. Needs the binaries to be built
+//! (`cargo build --workspace --bins`), RabbitMQ (`AMQP_URL`) and Redis (`REDIS_URL`).
 
+mod command_line;
+mod kills;
+mod pipeline;
+mod refusals;

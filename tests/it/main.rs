@@ -2,5 +2,7 @@
 
 mod broker_conformance;
 mod llm_hostile;
+mod pipeline;
 mod store_conformance;
 mod store_differential;
+mod wire;

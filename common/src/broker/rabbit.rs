@@ -1,36 +1,145 @@
-//! RabbitMQ. The only file that names lapin.
-use super::{Envelope, PublishError, Target};
+//! RabbitMQ: quorum queues, publisher confirms, explicit acknowledgement. Only the files under `broker/rabbit` and this one name
+//! `lapin` and `deadpool_lapin`.
+//!
+//! - `address`: what a URL may be. `link`: one connection, kept up. `topology`: the queues. `wire`: envelopes as AMQP properties.
+//! - `publish`: one task per confirm channel publishes for the whole process. `consume`: one task per consumer.
+//!
+//! One connection publishes and one consumes, because the broker blocks connections that publish when it runs out of memory or disk;
+//! acknowledgements must still get through then.
+
+use std::collections::VecDeque;
+use std::fmt;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use lapin::options::QueueDeclareOptions;
+use lapin::types::FieldTable;
+use tokio::time::timeout;
+
+use self::link::Link;
+use self::publish::{Cargo, Lane, Receipt};
+use super::{ConnectError, Envelope, PublishError, Target};
+use crate::config::BrokerConfig;
+use crate::env::{Clock, Ids};
+use crate::limits::{CONFIRM_TIMEOUT, CONFIRM_WINDOW};
 use crate::message::Queue;
-use std::sync::Arc;
-#[derive(Debug)]
-pub struct Rabbit;
-#[derive(Debug)]
-pub struct RabbitConsumer;
-#[derive(Debug)]
-pub struct RabbitDelivery {
-    pub(super) envelope: Envelope,
-    pub(super) redelivered: bool,
-    pub(super) queue: String,
+use crate::worker::Tasks;
+
+mod address;
+mod consume;
+mod link;
+mod publish;
+mod topology;
+mod wire;
+
+pub use self::consume::{RabbitConsumer, RabbitDelivery};
+
+/// A RabbitMQ cluster. Lost connections are made again, for ever, over all the configured hosts.
+pub struct Rabbit {
+    prefix: String,
+    clock: Clock,
+    publishing: Arc<Link>,
+    consuming: Arc<Link>,
+    /// Publications to our own queues.
+    own: Lane,
+    /// Publications to queues that submitters named.
+    foreign: Lane,
+    tasks: Mutex<Tasks>,
 }
+
+impl fmt::Debug for Rabbit {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Rabbit").field("prefix", &self.prefix).finish_non_exhaustive()
+    }
+}
+
 impl Rabbit {
-    pub(super) async fn publish_all(&self, _b: Vec<(Target, Envelope)>) -> Result<(), PublishError> {
-        unimplemented!()
+    /// Connects to the first host that answers and declares the queues of `prefix`. `name` is what the broker shows for the
+    /// connections; `random` gives jitter. Fails at once when that is not possible; connections that are lost later are made again.
+    pub async fn connect(config: &BrokerConfig, prefix: &str, name: &str, random: Ids) -> Result<Arc<Self>, ConnectError> {
+        let link = |suffix: &str| Link::new(config, prefix, &format!("{name} ({suffix})"), &Queue::ALL, &random).map(Arc::new);
+        let (publishing, consuming) = (link("publish")?, link("consume")?);
+        drop(publishing.channel().await?);
+        let (own, own_jobs) = Lane::new(&publishing, CONFIRM_WINDOW);
+        let (foreign, foreign_jobs) = Lane::new(&publishing, 1);
+        let mut tasks = Tasks::new();
+        tasks.spawn(publish::run(Arc::clone(&publishing), Cargo::Own, CONFIRM_WINDOW, own_jobs));
+        tasks.spawn(publish::run(Arc::clone(&publishing), Cargo::Foreign, 1, foreign_jobs));
+        let prefix = prefix.to_owned();
+        Ok(Arc::new(Self { prefix, clock: Clock::System, publishing, consuming, own, foreign, tasks: Mutex::new(tasks) }))
     }
-    pub(super) fn consume(_: &Arc<Self>, _q: Queue, _p: u16) -> RabbitConsumer {
-        unimplemented!()
+
+    /// Deletes every queue of `prefix`, with what is in them. For tests.
+    pub async fn delete_queues(config: &BrokerConfig, prefix: &str) -> Result<(), ConnectError> {
+        let link = Link::new(config, prefix, "delete queues", &[], &Ids::random())?;
+        let channel = link.channel().await?;
+        let deleted = topology::delete(&channel, prefix).await;
+        link.close().await;
+        deleted.map_err(|e| ConnectError::Refused { url: "the connected host".to_owned(), why: e.to_string() })
     }
-    pub(super) async fn depth(&self, _q: Queue) -> Result<u64, PublishError> {
-        unimplemented!()
+
+    pub(super) async fn publish_all(&self, batch: Vec<(Target, Envelope)>) -> Result<(), PublishError> {
+        let now_secs = self.clock.now_ms() / 1000;
+        let mut waiting: VecDeque<(&Lane, Receipt)> = VecDeque::new();
+        let mut verdict = Ok(());
+        for (target, envelope) in batch {
+            if waiting.len() >= CONFIRM_WINDOW
+                && let Some((lane, receipt)) = waiting.pop_front()
+            {
+                verdict = worse(verdict, lane.answer(receipt).await);
+            }
+            // A connection that confirms nothing would let every further message run into its time-out.
+            if matches!(verdict, Err(PublishError::Unconfirmed(_))) {
+                break;
+            }
+            let (lane, queue) = match target {
+                Target::Queue(queue) => (&self.own, queue.name(&self.prefix)),
+                Target::Named(queue) => (&self.foreign, queue),
+            };
+            match lane.send(&queue, envelope, now_secs).await {
+                Ok(receipt) => waiting.push_back((lane, receipt)),
+                Err(error) => verdict = worse(verdict, Err(error)),
+            }
+        }
+        for (lane, receipt) in waiting {
+            verdict = worse(verdict, lane.answer(receipt).await);
+        }
+        verdict
     }
-    pub(super) async fn close(&self) {}
+
+    pub(super) fn consume(this: &Arc<Self>, queue: Queue, prefetch: u16) -> RabbitConsumer {
+        let name = queue.name(&this.prefix);
+        // A prefetch of 0 would mean no limit.
+        let (consumer, feed) = consume::pair(Arc::clone(this), Arc::clone(&this.consuming), name, prefetch.max(1));
+        this.tasks.lock().unwrap_or_else(PoisonError::into_inner).spawn(feed.run());
+        consumer
+    }
+
+    pub(super) async fn depth(&self, queue: Queue) -> Result<u64, PublishError> {
+        let name = queue.name(&self.prefix);
+        let unknown = |why: String| PublishError::Unconfirmed(why);
+        let channel = self.publishing.channel().await.map_err(|e| unknown(e.to_string()))?;
+        let short = wire::short(&name).map_err(unknown)?;
+        let options = QueueDeclareOptions { passive: true, ..QueueDeclareOptions::durable() };
+        match timeout(CONFIRM_TIMEOUT, channel.queue_declare(short, options, FieldTable::default())).await {
+            Ok(Ok(found)) => Ok(found.message_count().into()),
+            Ok(Err(error)) if error.is_amqp_soft_error() => Err(PublishError::Unroutable(name)),
+            Ok(Err(error)) => Err(unknown(error.to_string())),
+            Err(_elapsed) => Err(unknown(format!("no answer within {} s", CONFIRM_TIMEOUT.as_secs()))),
+        }
+    }
+
+    pub(super) async fn close(&self) {
+        let mut tasks = std::mem::take(&mut *self.tasks.lock().unwrap_or_else(PoisonError::into_inner));
+        tasks.stop().await;
+        self.consuming.close().await;
+        self.publishing.close().await;
+    }
 }
-impl RabbitConsumer {
-    pub(super) async fn next(&mut self) -> RabbitDelivery {
-        unimplemented!()
-    }
-}
-impl RabbitDelivery {
-    pub(super) async fn ack(self) -> bool {
-        unimplemented!()
+
+/// The one of two answers that asks more of the caller: what may be lost must be published again.
+fn worse(one: Result<(), PublishError>, other: Result<(), PublishError>) -> Result<(), PublishError> {
+    match (&one, &other) {
+        (Err(PublishError::Unconfirmed(_)), _) | (_, Ok(())) => one,
+        (Ok(()) | Err(PublishError::Unroutable(_)), _) => other,
     }
 }

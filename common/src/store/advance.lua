@@ -1,5 +1,5 @@
 -- advance: what the run owes now. Takes back slots whose lease or whose wait for a claim is over.
--- -> {gone} | {live, next look ms, plan owed, dispatch owed, summary owed}   (owed: 0 or 1)
+-- -> {gone} | {live, ms until the next look, plan owed, dispatch owed, summary owed}   (owed: 0 or 1)
 local status, window = unpack(redis.call('HMGET', RUN, 'status', 'window'))
 if not status or final(status) then return { 'gone' } end
 local plan, summary = 0, 0
@@ -24,4 +24,4 @@ if first[2] then next_look = math.min(next_look, tonumber(first[2])) end
 first = redis.call('ZRANGEBYSCORE', READY, '(' .. now, '+inf', 'WITHSCORES', 'LIMIT', 0, 1)
 if first[2] then next_look = math.min(next_look, tonumber(first[2])) end
 local dispatch = redis.call('ZCOUNT', READY, '-inf', now) > 0 and redis.call('ZCARD', FLIGHT) < tonumber(window)
-return { 'live', next_look, plan, dispatch and 1 or 0, summary }
+return { 'live', next_look - now, plan, dispatch and 1 or 0, summary }

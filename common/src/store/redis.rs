@@ -47,6 +47,11 @@ impl Redis {
         Ok(Self { connection: Connection::open(config).await?, prefix: prefix.into(), time })
     }
 
+    /// The prefix of every key.
+    pub fn prefix(&self) -> &str {
+        &self.prefix
+    }
+
     /// Deletes every key of the prefix. For tests.
     pub async fn delete_all(&self) -> Result<(), StoreError> {
         self.connection.delete_matching(&format!("{}:*", self.prefix)).await
@@ -235,9 +240,9 @@ impl Redis {
         if reply.text()? == "gone" {
             return Ok(Advance::Gone);
         }
-        let next_ms = reply.number()?;
+        let next_look = Duration::from_millis(reply.number()?);
         let (plan, dispatch, summary): (u8, u8, u8) = (reply.number()?, reply.number()?, reply.number()?);
-        Ok(Advance::Live { next_ms, plan: plan == 1, dispatch: dispatch == 1, summary: summary == 1 })
+        Ok(Advance::Live { next_look, plan: plan == 1, dispatch: dispatch == 1, summary: summary == 1 })
     }
 
     pub(super) async fn take_back(&self, run: &RunId, slot: Slot, why: &str) -> Result<TakenBack, StoreError> {

@@ -1,5 +1,7 @@
 //! Plans become dispatched steps, and wake-ups repair: `put_plan`, `take_ready`, `advance`, `take_back`.
 
+use std::time::Duration;
+
 use super::run::{Run, SlotState, patience};
 use crate::env::millis;
 use crate::event::EventType;
@@ -116,7 +118,7 @@ impl Run {
             next_ms = next_ms.min(queue.next_after(now).unwrap_or(next_ms));
         }
         let dispatch = self.ready.due(now).next().is_some() && self.flight.len() < self.window;
-        Advance::Live { next_ms, plan, dispatch, summary }
+        Advance::Live { next_look: Duration::from_millis(next_ms - now), plan, dispatch, summary }
     }
 
     pub(super) fn take_back(&mut self, slot: Slot, why: &str, now: u64) -> TakenBack {

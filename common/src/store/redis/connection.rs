@@ -7,7 +7,7 @@ use redis::aio::{ConnectionManager, ConnectionManagerConfig};
 use redis::cluster::ClusterClient;
 use redis::cluster_async::ClusterConnection;
 use redis::io::tcp::TcpSettings;
-use redis::{Client, Cmd, ErrorKind, FromRedisValue, IntoConnectionInfo, RedisError, Script, Value};
+use redis::{Client, Cmd, ErrorKind, FromRedisValue, IntoConnectionInfo, RedisError, Script, ScriptInvocation, Value};
 use secrecy::ExposeSecret;
 use tracing::warn;
 
@@ -49,6 +49,13 @@ pub enum ConnectError {
 pub(super) struct Connection {
     link: Link,
     scripts: Arc<Vec<Script>>,
+}
+
+/// What is sent; it may be sent again.
+#[derive(Clone, Copy)]
+enum Operation<'a> {
+    Script(&'a ScriptInvocation<'a>),
+    Command(&'a Cmd),
 }
 
 #[derive(Clone)]
@@ -124,18 +131,14 @@ impl Connection {
         for argument in arguments {
             invocation.arg(argument);
         }
-        self.tried(async |link: &mut Link| match link {
-            Link::Single(connection) => invocation.invoke_async(connection).await,
-            Link::Cluster(connection) => invocation.invoke_async(connection).await,
-        })
-        .await
+        self.tried(Operation::Script(&invocation)).await
     }
 
     /// Runs a plain command that may be repeated.
     pub(super) async fn command(&self, name: &str, arguments: &[&str]) -> Result<Value, StoreError> {
         let mut command = redis::cmd(name);
         command.arg(arguments);
-        self.tried(async |link: &mut Link| link.query(&command).await).await
+        self.tried(Operation::Command(&command)).await
     }
 
     /// Deletes the keys that match, on every node.
@@ -148,11 +151,11 @@ impl Connection {
         Ok(())
     }
 
-    async fn tried(&self, operation: impl AsyncFn(&mut Link) -> Result<Value, RedisError>) -> Result<Value, StoreError> {
+    async fn tried(&self, operation: Operation<'_>) -> Result<Value, StoreError> {
         let mut link = self.link.clone();
         let mut tries = 0;
         loop {
-            let answer = tokio::time::timeout(STORE_TIMEOUT, operation(&mut link)).await;
+            let answer = tokio::time::timeout(STORE_TIMEOUT, link.run(operation)).await;
             let why = match answer {
                 Ok(Ok(value)) => return Ok(value),
                 Ok(Err(error)) if !may_pass(&error) => return Err(StoreError::Unusable(error.to_string())),
@@ -207,10 +210,12 @@ impl Link {
         Ok(Self::Single(ConnectionManager::new_with_config(Client::open(info)?, settings).await?))
     }
 
-    async fn query(&mut self, command: &Cmd) -> Result<Value, RedisError> {
-        match self {
-            Link::Single(connection) => command.query_async(connection).await,
-            Link::Cluster(connection) => command.query_async(connection).await,
+    async fn run(&mut self, operation: Operation<'_>) -> Result<Value, RedisError> {
+        match (self, operation) {
+            (Link::Single(connection), Operation::Script(script)) => script.invoke_async(connection).await,
+            (Link::Single(connection), Operation::Command(command)) => command.query_async(connection).await,
+            (Link::Cluster(connection), Operation::Script(script)) => script.invoke_async(connection).await,
+            (Link::Cluster(connection), Operation::Command(command)) => command.query_async(connection).await,
         }
     }
 }

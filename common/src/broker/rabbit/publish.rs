@@ -1,0 +1,269 @@
+//! A lane: the one task that publishes on one confirm channel, for everybody in the process.
+//!
+//! One task, because the client library numbers a publication and queues its frames in two steps, and because it hands a
+//! returned message to whichever publication is confirmed next. When a publication is confirmed without a returned message, its own
+//! return, if there was one, sits at a publication that was confirmed earlier. So everything that has been confirmed is looked at
+//! together, returned messages are known by their id, and only then is anybody answered.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+use futures::FutureExt;
+use futures::stream::{FuturesUnordered, StreamExt};
+use lapin::message::BasicReturnMessage;
+use lapin::options::{BasicPublishOptions, ConfirmSelectOptions};
+use lapin::types::ShortString;
+use lapin::{BasicProperties, Channel, Confirmation};
+use tokio::sync::{mpsc, oneshot};
+use tokio::time::{Instant, timeout, timeout_at};
+
+use super::link::Link;
+use super::wire;
+use crate::broker::{ConnectError, Envelope, PublishError};
+use crate::limits::{CONFIRM_TIMEOUT, CONNECT_TIMEOUT};
+
+/// One message to publish, and who waits for the answer.
+pub(super) struct Job {
+    queue: ShortString,
+    properties: BasicProperties,
+    body: Vec<u8>,
+    deadline: Instant,
+    ticket: Ticket,
+}
+
+struct Ticket {
+    message_id: String,
+    answer: oneshot::Sender<Result<(), PublishError>>,
+}
+
+/// The answer to one [`Job`], to come.
+pub(super) struct Receipt {
+    deadline: Instant,
+    answer: oneshot::Receiver<Result<(), PublishError>>,
+}
+
+/// Where jobs go in, and how their publications end.
+pub(super) struct Lane {
+    link: Arc<Link>,
+    jobs: mpsc::Sender<Job>,
+}
+
+/// Whether a lane's queues are ours or somebody else's.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Cargo {
+    /// Ours: a missing queue is declared again.
+    Own,
+    /// Somebody else's: a missing queue is the normal case, and must disturb nobody. One publication at a time.
+    Foreign,
+}
+
+impl Job {
+    fn new(queue: &str, envelope: Envelope, now_secs: u64) -> Result<(Self, Receipt), PublishError> {
+        let properties = wire::properties(&envelope, now_secs).map_err(PublishError::Unconfirmed)?;
+        let queue = wire::short(queue).map_err(|why| PublishError::Unconfirmed(format!("queue name: {why}")))?;
+        let deadline = Instant::now() + CONFIRM_TIMEOUT;
+        let (sender, answer) = oneshot::channel();
+        let ticket = Ticket { message_id: envelope.message_id, answer: sender };
+        Ok((Self { queue, properties, body: envelope.body, deadline, ticket }, Receipt { deadline, answer }))
+    }
+}
+
+impl Lane {
+    /// A lane and what its task works on; see [`run`].
+    pub(super) fn new(link: &Arc<Link>, window: usize) -> (Self, mpsc::Receiver<Job>) {
+        let (jobs, receiver) = mpsc::channel(window);
+        (Self { link: Arc::clone(link), jobs }, receiver)
+    }
+
+    /// Hands a message to the lane. Waits for room.
+    pub(super) async fn send(&self, queue: &str, envelope: Envelope, now_secs: u64) -> Result<Receipt, PublishError> {
+        let (job, receipt) = Job::new(queue, envelope, now_secs)?;
+        match timeout_at(receipt.deadline, self.jobs.send(job)).await {
+            Ok(Ok(())) => Ok(receipt),
+            Ok(Err(_closed)) => Err(PublishError::Unconfirmed("the connection was closed by this process".to_owned())),
+            Err(_elapsed) => Err(self.overdue()),
+        }
+    }
+
+    /// Waits for the broker's word.
+    pub(super) async fn answer(&self, receipt: Receipt) -> Result<(), PublishError> {
+        match timeout_at(receipt.deadline, receipt.answer).await {
+            Ok(Ok(answer)) => answer,
+            Ok(Err(_dropped)) => Err(PublishError::Unconfirmed("the connection was lost".to_owned())),
+            Err(_elapsed) => Err(self.overdue()),
+        }
+    }
+
+    fn overdue(&self) -> PublishError {
+        let waited = format!("no confirm within {} s", CONFIRM_TIMEOUT.as_secs());
+        PublishError::Unconfirmed(match self.link.trouble() {
+            Some(trouble) => format!("{waited}: {trouble}"),
+            None => waited,
+        })
+    }
+}
+
+/// The lane's task: publishes jobs, up to `window` unconfirmed at once, until nobody can send any more. Connects when there is
+/// something to publish, and again for ever when a connection is lost.
+pub(super) async fn run(link: Arc<Link>, cargo: Cargo, window: usize, mut jobs: mpsc::Receiver<Job>) {
+    while let Some(first) = jobs.recv().await {
+        let channel = open(&link).await;
+        match Flight::new(channel, cargo, window).publish(first, &mut jobs).await {
+            End::Finished => return,
+            End::Lost => tracing::warn!("channel to the broker was lost, publications in flight are unconfirmed"),
+            End::Silent => {
+                tracing::warn!("broker confirms nothing, publications in flight are unconfirmed");
+                link.distrust();
+            }
+            End::QueueMissing => {
+                tracing::warn!("a queue was deleted, declaring all of them again");
+                link.redeclare();
+            }
+        }
+    }
+}
+
+async fn open(link: &Link) -> Channel {
+    let mut tries = 0;
+    loop {
+        match confirming(link).await {
+            Ok(channel) => return channel,
+            Err(error) => tracing::warn!(%error, tries, "cannot publish, trying again"),
+        }
+        tokio::time::sleep(link.pause(tries)).await;
+        tries += 1;
+    }
+}
+
+async fn confirming(link: &Link) -> Result<Channel, ConnectError> {
+    let channel = link.channel().await?;
+    let silent = |why: String| ConnectError::Unreachable { url: "the connected host".to_owned(), why };
+    match timeout(CONNECT_TIMEOUT, channel.confirm_select(ConfirmSelectOptions::default())).await {
+        Ok(Ok(())) => Ok(channel),
+        Ok(Err(error)) => Err(silent(error.to_string())),
+        Err(_elapsed) => {
+            link.distrust();
+            Err(silent(format!("no answer within {} s", CONNECT_TIMEOUT.as_secs())))
+        }
+    }
+}
+
+/// How the use of one channel ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum End {
+    Finished,
+    Lost,
+    Silent,
+    QueueMissing,
+}
+
+/// What the broker said of one publication.
+enum Word {
+    Acked,
+    Refused,
+    Failed(lapin::Error),
+    Nothing,
+}
+
+/// A publication that is over. `returned`: the id of a returned message, of this publication or of another.
+struct Landed {
+    job: Job,
+    word: Word,
+    returned: Option<String>,
+}
+
+/// The publications in flight on one channel.
+struct Flight {
+    channel: Channel,
+    cargo: Cargo,
+    window: usize,
+    /// Ids of returned messages whose own confirm is still to come.
+    returned: BTreeSet<String>,
+    end: Option<End>,
+}
+
+impl Flight {
+    fn new(channel: Channel, cargo: Cargo, window: usize) -> Self {
+        Self { channel, cargo, window, returned: BTreeSet::new(), end: None }
+    }
+
+    async fn publish(mut self, first: Job, jobs: &mut mpsc::Receiver<Job>) -> End {
+        let mut flying = FuturesUnordered::new();
+        flying.push(send(self.channel.clone(), first));
+        loop {
+            let room = self.end.is_none() && flying.len() < self.window;
+            if let Some(end) = self.end
+                && (flying.is_empty() || end == End::Silent)
+            {
+                // Whoever is still in flight is answered by the drop of its ticket.
+                return end;
+            }
+            tokio::select! {
+                job = jobs.recv(), if room => match job {
+                    Some(job) => {
+                        flying.push(send(self.channel.clone(), job));
+                        while flying.len() < self.window && let Ok(job) = jobs.try_recv() {
+                            flying.push(send(self.channel.clone(), job));
+                        }
+                    }
+                    None => self.end = Some(End::Finished),
+                },
+                Some(landed) = flying.next() => {
+                    let mut landed = vec![landed];
+                    while let Some(Some(next)) = flying.next().now_or_never() {
+                        landed.push(next);
+                    }
+                    self.settle(landed);
+                }
+            }
+        }
+    }
+
+    fn settle(&mut self, mut landed: Vec<Landed>) {
+        self.returned.extend(landed.iter_mut().filter_map(|landed| landed.returned.take()));
+        for Landed { job, word, .. } in landed {
+            let unconfirmed = |why: String| Err(PublishError::Unconfirmed(why));
+            let answer = match word {
+                Word::Acked | Word::Refused if self.returned.remove(&job.ticket.message_id) => {
+                    if self.cargo == Cargo::Own {
+                        self.end = self.end.or(Some(End::QueueMissing));
+                    }
+                    Err(PublishError::Unroutable(job.queue.to_string()))
+                }
+                Word::Acked => Ok(()),
+                Word::Refused => unconfirmed("the broker refused it (nack)".to_owned()),
+                Word::Failed(error) => {
+                    if !self.channel.status().connected() {
+                        self.end = self.end.or(Some(End::Lost));
+                    }
+                    unconfirmed(error.to_string())
+                }
+                Word::Nothing => {
+                    self.end = Some(End::Silent);
+                    unconfirmed(format!("no confirm within {} s", CONFIRM_TIMEOUT.as_secs()))
+                }
+            };
+            let _receiver_may_be_gone = job.ticket.answer.send(answer);
+        }
+    }
+}
+
+async fn send(channel: Channel, job: Job) -> Landed {
+    let options = BasicPublishOptions { mandatory: true, immediate: false };
+    let confirmed = timeout_at(job.deadline, async {
+        channel.basic_publish("".into(), job.queue.clone(), options, &job.body, job.properties.clone()).await?.await
+    });
+    let (word, returned) = match confirmed.await {
+        Ok(Ok(Confirmation::Ack(returned))) => (Word::Acked, returned),
+        // Without confirms (`NotRequested`) nothing is known to be good.
+        Ok(Ok(Confirmation::NotRequested)) => (Word::Refused, None),
+        Ok(Ok(Confirmation::Nack(returned))) => (Word::Refused, returned),
+        Ok(Err(error)) => (Word::Failed(error), None),
+        Err(_elapsed) => (Word::Nothing, None),
+    };
+    Landed { job, word, returned: returned.as_ref().map(id_of) }
+}
+
+fn id_of(message: &BasicReturnMessage) -> String {
+    message.delivery.properties.message_id().as_ref().map(ToString::to_string).unwrap_or_default()
+}

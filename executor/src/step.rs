@@ -1,0 +1,225 @@
+//! A `steps` message: claim → run → store the outcome → tell who must act → acknowledge.
+
+use std::time::Duration;
+
+use common::broker::{Envelope, backoff};
+use common::env::millis;
+use common::event::{EventDraft, EventType};
+use common::id::Slot;
+use common::lease::{self, Ended};
+use common::limits::{CLAIMS_MAX, PARKS_MAX, RESULT_BYTES_MAX, RETRY_BACKOFF_MAX, RETRY_BACKOFF_MIN};
+use common::message::{self, StepMessage};
+use common::recorded;
+use common::relay;
+use common::run::{Outcome as StepOutcome, StepRecord, Usage};
+use common::store::{Account, Again, Claim, ClaimRequest, Claimed, Held, Owed, Reported, StoreError};
+use common::worker::Outcome;
+use serde_json::{Value, json};
+use tokio::time::Instant;
+use tracing::{debug, info};
+
+use crate::Executor;
+use crate::attempt::{Attempt, Failure};
+
+/// Handles one message of the steps queue.
+pub async fn handle(executor: &Executor, envelope: &Envelope) -> Outcome {
+    let message: StepMessage = match message::parse(&envelope.body) {
+        Ok(message) => message,
+        Err(refusal) => return Outcome::Park { why: refusal.to_string() },
+    };
+    match claim_and_run(executor, envelope, &message).await {
+        Ok(outcome) => outcome,
+        Err(error) => Outcome::Park { why: error.to_string() },
+    }
+}
+
+async fn claim_and_run(executor: &Executor, envelope: &Envelope, message: &StepMessage) -> Result<Outcome, StoreError> {
+    let env = &executor.env;
+    let run = &message.run_id;
+    let nonce = env.ids.unique();
+    let request = ClaimRequest {
+        slot: Slot::Step(message.step_number),
+        message_id: &envelope.message_id,
+        nonce: &nonce,
+        attempt: Some(message.attempt),
+        lease: executor.config.lease,
+        worker: &env.worker,
+    };
+    match recorded!(env, env.store.claim(run, &request))? {
+        Claimed::Execute(claim) => run_claimed(executor, message, *claim).await,
+        Claimed::Poisoned(claim) => {
+            let why = format!("{CLAIMS_MAX} executors ended while they ran this step");
+            let work = Work { result: Err(Failure::Permanent(why)), ..Work::default() };
+            conclude(executor, message, &claim, work).await?;
+            Ok(Outcome::Done)
+        }
+        Claimed::Done(owed) => {
+            tell(executor, message, StepOutcome::Succeeded, owed).await;
+            Ok(Outcome::Done)
+        }
+        Claimed::Duplicate { worker } => {
+            debug!(run_id = %run, step = %message.step_number, "run {run} step {}: runs on {worker}, duplicate dropped", message.step_number);
+            Ok(Outcome::Done)
+        }
+        Claimed::Stale { why } => {
+            debug!(run_id = %run, step = %message.step_number, "run {run} step {}: stale message dropped, {why}", message.step_number);
+            Ok(Outcome::Done)
+        }
+        Claimed::Finished(_status) => Ok(Outcome::Done),
+    }
+}
+
+async fn run_claimed(executor: &Executor, message: &StepMessage, claim: Claim) -> Result<Outcome, StoreError> {
+    let env = &executor.env;
+    let (run, slot) = (&message.run_id, Slot::Step(message.step_number));
+    let started = Instant::now();
+    let mut attempt = Attempt::new(executor, message, &claim);
+    let ended = lease::hold(env, run, slot, claim.epoch, executor.config.lease, &executor.drain, attempt.run()).await;
+    match ended {
+        Ended::Done(result) => {
+            let Attempt { usage, account, tool, .. } = attempt;
+            conclude(executor, message, &claim, Work { result, usage, account, tool, duration: started.elapsed() }).await?;
+            Ok(Outcome::Done)
+        }
+        // Whoever holds the step now has a message of its own, or this very one came back to it.
+        Ended::Lost => Ok(Outcome::Done),
+        Ended::Released => Ok(Outcome::Retry { after: Duration::ZERO, why: "the executor stops".to_owned() }),
+    }
+}
+
+/// What an attempt came to.
+struct Work {
+    result: Result<Value, Failure>,
+    /// All that the attempt used.
+    usage: Usage,
+    /// The part of it that the store does not know yet.
+    account: Account,
+    tool: Option<String>,
+    duration: Duration,
+}
+
+impl Default for Work {
+    fn default() -> Self {
+        Self {
+            result: Ok(Value::Null),
+            usage: Usage::default(),
+            account: Account::default(),
+            tool: None,
+            duration: Duration::ZERO,
+        }
+    }
+}
+
+/// Stores what the attempt came to, then tells who must act.
+async fn conclude(executor: &Executor, message: &StepMessage, claim: &Claim, work: Work) -> Result<(), StoreError> {
+    let attempts = executor.config.step_attempts;
+    match work.result {
+        Ok(ref result) => match oversized(result) {
+            None => end(executor, message, claim, work, None).await,
+            Some(why) => end(executor, message, claim, work, Some(why)).await,
+        },
+        Err(Failure::Transient(ref why)) if claim.attempt < attempts => {
+            let after = backoff(claim.attempt - 1, RETRY_BACKOFF_MIN, RETRY_BACKOFF_MAX, executor.env.ids.fraction());
+            let why = why.clone();
+            give_back(executor, message, claim, work.account, (Again::Retry, after, why)).await
+        }
+        Err(Failure::RateLimited { after, ref why }) if claim.parks < PARKS_MAX => {
+            // Not all who were told the same time should come back at the same moment.
+            let after = after.mul_f64(1.0 + executor.env.ids.fraction() / 4.0);
+            let why = why.clone();
+            give_back(executor, message, claim, work.account, (Again::Park, after, why)).await
+        }
+        Err(Failure::Transient(ref why)) => {
+            let why = format!("{why} (attempt {} of {attempts})", claim.attempt);
+            end(executor, message, claim, work, Some(why)).await
+        }
+        Err(Failure::RateLimited { ref why, .. }) => {
+            let why = format!("{why} (after {PARKS_MAX} waits)");
+            end(executor, message, claim, work, Some(why)).await
+        }
+        Err(Failure::Permanent(ref why)) => {
+            let why = why.clone();
+            end(executor, message, claim, work, Some(why)).await
+        }
+        Err(Failure::Lost) => Ok(()),
+    }
+}
+
+/// Why a result cannot be stored, if it is too large.
+fn oversized(result: &Value) -> Option<String> {
+    let bytes = result.to_string().len();
+    (bytes > RESULT_BYTES_MAX).then(|| format!("the result has {bytes} bytes, the limit is {RESULT_BYTES_MAX}"))
+}
+
+/// Reports the step's outcome: failed with `error`, else succeeded.
+async fn end(
+    executor: &Executor,
+    message: &StepMessage,
+    claim: &Claim,
+    work: Work,
+    error: Option<String>,
+) -> Result<(), StoreError> {
+    let env = &executor.env;
+    let (run, step) = (&message.run_id, message.step_number);
+    let outcome = if error.is_none() { StepOutcome::Succeeded } else { StepOutcome::Failed };
+    let duration_ms = millis(work.duration);
+    let record = StepRecord {
+        outcome,
+        result: if error.is_none() { work.result.unwrap_or_default() } else { Value::Null },
+        error: error.clone(),
+        tool: work.tool.clone(),
+        usage: work.usage,
+        duration_ms,
+        worker: Some(env.worker.to_string()),
+    };
+    let mut account = work.account;
+    let data = json!({"outcome": outcome, "error": error, "duration_ms": duration_ms, "worker": &*env.worker, "tool": work.tool});
+    account.events.push(EventDraft::new(EventType::StepFinished, data));
+    match recorded!(env, env.store.report(run, step, claim.epoch, &record, &account))? {
+        Reported::Recorded(owed) => {
+            info!(run_id = %run, step = %step, outcome = outcome.as_str(), duration_ms, "run {run} step {step}: {}", outcome.as_str());
+            tell(executor, message, outcome, owed).await;
+        }
+        Reported::Stale => {
+            debug!(run_id = %run, step = %step, "run {run} step {step}: lost to another executor, outcome dropped")
+        }
+        Reported::Finished(status) => {
+            debug!(run_id = %run, step = %step, "run {run} step {step}: run is {}, outcome dropped", status.as_str())
+        }
+    }
+    Ok(())
+}
+
+/// Gives the step back until `after`: nothing waits in this process.
+async fn give_back(
+    executor: &Executor,
+    message: &StepMessage,
+    claim: &Claim,
+    mut account: Account,
+    (again, after, why): (Again, Duration, String),
+) -> Result<(), StoreError> {
+    let env = &executor.env;
+    let (run, step) = (&message.run_id, message.step_number);
+    let kind = match again {
+        Again::Retry => EventType::StepRetried,
+        Again::Park => EventType::Parked,
+    };
+    account.events.push(EventDraft::new(kind, json!({"error": why, "after_ms": millis(after)})));
+    let slot = Slot::Step(step);
+    let retried = recorded!(env, env.store.retry(run, slot, claim.epoch, again, after, &account))?;
+    info!(run_id = %run, step = %step, attempt = claim.attempt, "run {run} step {step}: again in {after:?}: {why}");
+    if let (Held::Kept, owed) = retried {
+        tell(executor, message, StepOutcome::Failed, owed).await;
+    }
+    Ok(())
+}
+
+/// Publishes what the store said is owed, and waits for the confirm.
+async fn tell(executor: &Executor, message: &StepMessage, outcome: StepOutcome, owed: Owed) {
+    let (env, run) = (&executor.env, &message.run_id);
+    match owed {
+        Owed::Nothing => {}
+        Owed::Planner => relay::report(env, run, Some((message.step_number, outcome))).await,
+        Owed::Summary => relay::completion(env, run, message.revision).await,
+    }
+}

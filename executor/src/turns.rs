@@ -1,0 +1,158 @@
+//! The tool loop: model and tools take turns until the model answers. Every turn is journaled before the next one, so that a
+//! step that is run again goes on from what was already paid for.
+
+use common::limits::{TOOL_CALLS_PER_TURN_MAX, TOOL_TURNS_MAX};
+use common::llm::{Move, StepTask, Turn};
+use common::recorded;
+use common::run::Usage;
+use common::store::{Account, Held};
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+use crate::attempt::{Attempt, Failure};
+
+/// What the journal holds of one turn.
+#[derive(Debug, Serialize, Deserialize)]
+struct Entry {
+    turn: Turn,
+    /// What the turn used.
+    usage: Usage,
+}
+
+/// What is to be done next.
+enum Next {
+    /// Make call `index` of the last move.
+    Call(usize, common::tool::ToolCall),
+    /// Ask the model; it has moved this often.
+    Ask(usize),
+    /// Nothing: this is the result.
+    Answer(String),
+}
+
+impl Attempt<'_> {
+    /// Runs the loop to the model's answer.
+    pub(crate) async fn turns(&mut self) -> Result<Value, Failure> {
+        let mut turns = self.replay();
+        loop {
+            let turn = match next(&turns) {
+                Next::Answer(answer) => return Ok(Value::String(answer)),
+                Next::Call(index, call) => Turn::Returned { index, output: self.call(&call).await.output },
+                Next::Ask(moves) if moves < TOOL_TURNS_MAX => Turn::Moved(self.ask(&turns, moves + 1 == TOOL_TURNS_MAX).await?),
+                Next::Ask(moves) => {
+                    return Err(Failure::Permanent(format!(
+                        "the model gave no answer within {moves} turns{}",
+                        last_words(&turns)
+                    )));
+                }
+            };
+            self.record(turns.len(), &turn).await?;
+            turns.push(turn);
+        }
+    }
+
+    /// The turns of earlier holders. An entry that cannot be read, and what follows it, is done again.
+    fn replay(&mut self) -> Vec<Turn> {
+        let mut turns = Vec::new();
+        for text in &self.claim.journal {
+            let Ok(Entry { turn, usage }) = serde_json::from_str(text) else { break };
+            if let Turn::Returned { index, output: Ok(_) } = &turn
+                && let Some(call) = called(&turns, *index)
+            {
+                self.tool = Some(call.tool.clone());
+            }
+            self.replayed(usage);
+            turns.push(turn);
+        }
+        turns
+    }
+
+    async fn ask(&mut self, turns: &[Turn], last: bool) -> Result<Move, Failure> {
+        let specs = self.executor.tools.specs();
+        let task = StepTask {
+            objective: &self.claim.text,
+            description: &self.message.description,
+            tool_hint: self.message.tool_hint.as_deref(),
+            tools: &specs,
+            inputs: &self.claim.inputs,
+            turns,
+            last,
+        };
+        let reply = self.executor.env.llm.act(&task).await?;
+        self.asked(&reply.calls);
+        Ok(match reply.value {
+            Move::Call(mut calls) => {
+                calls.truncate(TOOL_CALLS_PER_TURN_MAX);
+                Move::Call(calls)
+            }
+            other @ (Move::Answer(_) | Move::Unusable { .. }) => other,
+        })
+    }
+
+    /// Journals a turn with what it used.
+    async fn record(&mut self, index: usize, turn: &Turn) -> Result<(), Failure> {
+        let (env, run, slot, epoch) = (&self.executor.env, &self.message.run_id, self.slot(), self.claim.epoch);
+        let account = std::mem::take(&mut self.account);
+        let entry = serde_json::to_string(&Entry { turn: turn.clone(), usage: account.usage });
+        let entry = entry.map_err(|error| Failure::Permanent(format!("a turn cannot be journaled: {error}")))?;
+        match recorded!(env, env.store.journal(run, slot, epoch, index, &entry, &account)) {
+            Ok(Held::Kept) => Ok(()),
+            Ok(Held::Lost | Held::Ended) => Err(Failure::Lost),
+            Err(error) => {
+                self.account = Account::default();
+                Err(Failure::Permanent(error.to_string()))
+            }
+        }
+    }
+}
+
+/// Decides from the turns so far. Pure.
+fn next(turns: &[Turn]) -> Next {
+    let moves = turns.iter().filter(|turn| matches!(turn, Turn::Moved(_))).count();
+    let Some(position) = turns.iter().rposition(|turn| matches!(turn, Turn::Moved(_))) else { return Next::Ask(0) };
+    let done = turns.len() - position - 1;
+    match &turns[position] {
+        Turn::Moved(Move::Answer(answer)) => Next::Answer(answer.clone()),
+        Turn::Moved(Move::Call(calls)) => calls.get(done).map_or(Next::Ask(moves), |call| Next::Call(done, call.clone())),
+        Turn::Moved(Move::Unusable { .. }) | Turn::Returned { .. } => Next::Ask(moves),
+    }
+}
+
+/// The call at `index` of the last move.
+fn called(turns: &[Turn], index: usize) -> Option<&common::tool::ToolCall> {
+    turns
+        .iter()
+        .rev()
+        .find_map(|turn| match turn {
+            Turn::Moved(Move::Call(calls)) => Some(calls),
+            Turn::Moved(Move::Answer(_) | Move::Unusable { .. }) | Turn::Returned { .. } => None,
+        })?
+        .get(index)
+}
+
+/// What was wrong with the model's last move, if something was.
+fn last_words(turns: &[Turn]) -> String {
+    match turns.last() {
+        Some(Turn::Moved(Move::Unusable { complaint, .. })) => format!("; the last one: {complaint}"),
+        Some(Turn::Returned { output: Err(error), .. }) => format!("; the last tool call failed: {error}"),
+        Some(Turn::Moved(_) | Turn::Returned { .. }) | None => String::new(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use common::tool::ToolCall;
+
+    use super::*;
+
+    #[test]
+    fn calls_are_made_in_order_then_the_model_is_asked() {
+        let call = |tool: &str| ToolCall { tool: tool.to_owned(), arguments: Value::Null };
+        let moved = Turn::Moved(Move::Call(vec![call("a"), call("b")]));
+        let returned = |index| Turn::Returned { index, output: Ok(Value::Null) };
+        assert!(matches!(next(&[]), Next::Ask(0)));
+        assert!(matches!(next(&[moved.clone()]), Next::Call(0, c) if c.tool == "a"));
+        assert!(matches!(next(&[moved.clone(), returned(0)]), Next::Call(1, c) if c.tool == "b"));
+        assert!(matches!(next(&[moved.clone(), returned(0), returned(1)]), Next::Ask(1)));
+        assert!(matches!(next(&[moved, Turn::Moved(Move::Answer("x".into()))]), Next::Answer(a) if a == "x"));
+    }
+}

@@ -1,0 +1,68 @@
+//! A `dead` message: keep it for people, and see that its run goes on.
+
+use common::broker::Envelope;
+use common::id::{RunId, Slot};
+use common::limits::DEAD_LETTER_CHARS_KEPT;
+use common::message::{self, CompletionMessage, ObjectiveMessage, ReportMessage, StepMessage};
+use common::recorded;
+use common::relay;
+use common::store::{StoreError, TakenBack};
+use common::worker::Outcome;
+use serde_json::json;
+use tracing::warn;
+
+use crate::{Planner, dispatch};
+
+/// Handles one message of the dead queue.
+pub async fn handle(planner: &Planner, envelope: &Envelope) -> Outcome {
+    let env = &planner.env;
+    let reason = envelope.reason.as_deref().unwrap_or("unknown");
+    let origin = envelope.origin.as_deref().unwrap_or("unknown");
+    let body: String = String::from_utf8_lossy(&envelope.body).chars().take(DEAD_LETTER_CHARS_KEPT).collect();
+    warn!(message_id = envelope.message_id, origin, reason, "dead letter from {origin}: {reason}");
+    let letter = json!({
+        "at_ms": env.clock.now_ms(),
+        "queue": origin,
+        "reason": reason,
+        "type": envelope.kind,
+        "body_bytes": envelope.body.len(),
+        "body": body,
+    });
+    let letter = letter.to_string();
+    let done = async {
+        recorded!(env, env.store.keep_dead_letter(&letter))?;
+        revive(planner, envelope, reason).await
+    };
+    // What cannot even be kept must not go round and round: it has been logged above.
+    if let Err(error) = done.await {
+        warn!("dead letter not kept: {error}");
+    }
+    Outcome::Done
+}
+
+/// If the letter belongs to a live run, the slot it was for is dispatched again; claims count, so this ends.
+async fn revive(planner: &Planner, envelope: &Envelope, reason: &str) -> Result<(), StoreError> {
+    let env = &planner.env;
+    let Some((run, slot)) = slot_of(envelope) else { return Ok(()) };
+    match recorded!(env, env.store.take_back(&run, slot, reason))? {
+        TakenBack::Gone | TakenBack::Kept => {}
+        TakenBack::Plan => relay::report(env, &run, None).await,
+        TakenBack::Summary => relay::completion(env, &run, 1).await,
+        TakenBack::Dispatch => dispatch::dispatch(planner, &run, &env.ids.unique()).await?,
+    }
+    Ok(())
+}
+
+/// The run and slot that a message is about, if it can be read at all. A lost report is repaired by the run's next wake-up.
+fn slot_of(envelope: &Envelope) -> Option<(RunId, Slot)> {
+    let body = &envelope.body;
+    match envelope.kind.as_str() {
+        "step" => message::parse::<StepMessage>(body).ok().map(|m| (m.run_id, Slot::Step(m.step_number))),
+        "completion" => message::parse::<CompletionMessage>(body).ok().map(|m| (m.run_id, Slot::Summary)),
+        "report" => message::parse::<ReportMessage>(body).ok().filter(|m| m.outcome.is_none()).map(|m| (m.run_id, Slot::Plan)),
+        _objective => {
+            let message = message::parse::<ObjectiveMessage>(body).ok()?;
+            message.run_id.or_else(|| RunId::parse(&envelope.message_id).ok()).map(|run| (run, Slot::Plan))
+        }
+    }
+}

@@ -1,0 +1,89 @@
+//! An `objectives` message: open the run, plan it, dispatch its first steps.
+
+use common::broker::{Envelope, PublishError, Target};
+use common::id::RunId;
+use common::message::{self, ObjectiveMessage, Queue};
+use common::recorded;
+use common::relay;
+use common::store::{NewRun, Opened, StoreError};
+use common::worker::Outcome;
+use tracing::info;
+
+use crate::Planner;
+use crate::planning;
+
+/// Handles one message of the objectives queue.
+pub async fn handle(planner: &Planner, envelope: &Envelope) -> Outcome {
+    let mut message: ObjectiveMessage = match message::parse(&envelope.body) {
+        Ok(message) => message,
+        Err(refusal) => return Outcome::Park { why: refusal.to_string() },
+    };
+    let run = match (message.run_id.take(), envelope.message_id.as_str()) {
+        (Some(run), _) => run,
+        (None, "") => return stamp(planner, envelope, message).await,
+        (None, id) => match RunId::parse(id) {
+            Ok(run) => run,
+            Err(bad) => return Outcome::Park { why: format!("message_id is taken as run_id: {bad}") },
+        },
+    };
+    match open_and_plan(planner, envelope, &run, &message).await {
+        Ok(outcome) => outcome,
+        Err(error) => Outcome::Park { why: error.to_string() },
+    }
+}
+
+/// Publishes the objective again with an id, so that a redelivery of it cannot make a second run.
+async fn stamp(planner: &Planner, envelope: &Envelope, mut message: ObjectiveMessage) -> Outcome {
+    let env = &planner.env;
+    let run = env.ids.run_id(env.clock.now_ms());
+    message.run_id = Some(run.clone());
+    let stamped = Envelope {
+        message_id: run.to_string(),
+        kind: "objective".to_owned(),
+        body: serde_json::to_vec(&message).unwrap_or_default(),
+        ..envelope.clone()
+    };
+    match env.broker.publish(Target::Queue(Queue::Objectives), stamped).await {
+        Ok(()) => Outcome::Done,
+        Err(error @ (PublishError::Unconfirmed(_) | PublishError::Unroutable(_))) => {
+            Outcome::Retry { after: common::limits::RETRY_BACKOFF_MIN, why: error.to_string() }
+        }
+    }
+}
+
+async fn open_and_plan(
+    planner: &Planner,
+    envelope: &Envelope,
+    run: &RunId,
+    message: &ObjectiveMessage,
+) -> Result<Outcome, StoreError> {
+    let env = &planner.env;
+    let allowed = planner.config.parallel_steps;
+    let new = NewRun {
+        request: serde_json::to_string(message).unwrap_or_default(),
+        objective: message.objective.clone(),
+        window: message.options.max_parallel_steps.unwrap_or(allowed).clamp(1, allowed),
+        reply_to: envelope.reply_to.clone(),
+        correlation_id: envelope.correlation_id.clone(),
+        traceparent: envelope.traceparent.clone(),
+    };
+    match recorded!(env, env.store.open_run(run, &new))? {
+        Opened::Created => info!(run_id = %run, "run {run}: opened"),
+        Opened::Exists(status) if status.is_final() => {
+            // Asked again: whoever waits for this reply gets the answer that there is.
+            if let Some(snapshot) = recorded!(env, env.store.snapshot(run))?
+                && let Some(document) = recorded!(env, env.store.result(run))?
+            {
+                let asked = common::store::Snapshot {
+                    reply_to: envelope.reply_to.clone(),
+                    correlation_id: envelope.correlation_id.clone(),
+                    ..snapshot
+                };
+                relay::reply(env, run, &asked, document).await;
+            }
+            return Ok(Outcome::Done);
+        }
+        Opened::Exists(_live) => {}
+    }
+    planning::plan_and_dispatch(planner, run, &envelope.message_id).await
+}

@@ -1,0 +1,128 @@
+//! A `completions` message: claim the summary, write the answer, end the run, reply.
+
+use std::time::Duration;
+
+use common::broker::{Envelope, backoff};
+use common::document::{Ending, document};
+use common::env::millis;
+use common::event::{EventDraft, EventType};
+use common::id::{RunId, Slot};
+use common::lease::{self, Ended};
+use common::limits::{CLAIMS_MAX, PARKS_MAX, RETRY_BACKOFF_MAX, RETRY_BACKOFF_MIN};
+use common::llm::LlmError;
+use common::message::{self, CompletionMessage};
+use common::recorded;
+use common::relay;
+use common::store::{Account, Again, Claim, ClaimRequest, Claimed, Finish, Held, Snapshot, StoreError};
+use common::worker::Outcome;
+use serde_json::json;
+use tracing::{debug, info};
+
+use crate::Summarizer;
+use crate::answer::{Answer, answer};
+
+/// Handles one message of the completions queue.
+pub async fn handle(summarizer: &Summarizer, envelope: &Envelope, redelivered: bool) -> Outcome {
+    let message: CompletionMessage = match message::parse(&envelope.body) {
+        Ok(message) => message,
+        Err(refusal) => return Outcome::Park { why: refusal.to_string() },
+    };
+    match summarize(summarizer, &message.run_id, &envelope.message_id, redelivered).await {
+        Ok(outcome) => outcome,
+        Err(error) => Outcome::Park { why: error.to_string() },
+    }
+}
+
+async fn summarize(summarizer: &Summarizer, run: &RunId, message_id: &str, redelivered: bool) -> Result<Outcome, StoreError> {
+    let env = &summarizer.env;
+    let nonce = env.ids.unique();
+    let lease = summarizer.config.lease;
+    let request = ClaimRequest { slot: Slot::Summary, message_id, nonce: &nonce, attempt: None, lease, worker: &env.worker };
+    let claim = match recorded!(env, env.store.claim(run, &request))? {
+        Claimed::Execute(claim) => claim,
+        Claimed::Poisoned(claim) => {
+            let why = format!("{CLAIMS_MAX} summarizers ended while they wrote the answer");
+            if let Some(snapshot) = recorded!(env, env.store.snapshot(run))? {
+                let answer = Answer { error: Some(why), ..Answer::default() };
+                end(summarizer, run, &claim, &snapshot, answer).await?;
+            }
+            return Ok(Outcome::Done);
+        }
+        Claimed::Finished(_) if redelivered => {
+            // The first delivery may have died between the end of the run and its reply.
+            if let Some(snapshot) = recorded!(env, env.store.snapshot(run))?
+                && let Some(document) = recorded!(env, env.store.result(run))?
+            {
+                relay::reply(env, run, &snapshot, document).await;
+            }
+            return Ok(Outcome::Done);
+        }
+        Claimed::Finished(_) | Claimed::Done(_) | Claimed::Duplicate { .. } | Claimed::Stale { .. } => {
+            debug!(run_id = %run, "run {run}: completion dropped, nothing is owed");
+            return Ok(Outcome::Done);
+        }
+    };
+    let Some(snapshot) = recorded!(env, env.store.snapshot(run))? else { return Ok(Outcome::Done) };
+    let work = answer(env, &snapshot);
+    match lease::hold(env, run, Slot::Summary, claim.epoch, lease, &summarizer.drain, work).await {
+        Ended::Done(Ok(answer)) => end(summarizer, run, &claim, &snapshot, answer).await?,
+        Ended::Done(Err(error)) => fail(summarizer, run, &claim, &snapshot, error).await?,
+        Ended::Lost => {}
+        Ended::Released => return Ok(Outcome::Retry { after: Duration::ZERO, why: "the summarizer stops".to_owned() }),
+    }
+    Ok(Outcome::Done)
+}
+
+/// No answer for now, or for good.
+async fn fail(
+    summarizer: &Summarizer,
+    run: &RunId,
+    claim: &Claim,
+    snapshot: &Snapshot,
+    error: LlmError,
+) -> Result<(), StoreError> {
+    let env = &summarizer.env;
+    let (again, kind, after) = match &error {
+        LlmError::Transient(_) if claim.attempt < summarizer.config.step_attempts => {
+            let after = backoff(claim.attempt - 1, RETRY_BACKOFF_MIN, RETRY_BACKOFF_MAX, env.ids.fraction());
+            (Again::Retry, EventType::StepRetried, after)
+        }
+        LlmError::RateLimited { after, .. } if claim.parks < PARKS_MAX => (Again::Park, EventType::Parked, *after),
+        LlmError::Transient(_) | LlmError::RateLimited { .. } | LlmError::Permanent(_) => {
+            let error = Some(format!("no answer could be written: {error}"));
+            return end(summarizer, run, claim, snapshot, Answer { error, ..Answer::default() }).await;
+        }
+    };
+    let data = json!({"error": error.to_string(), "after_ms": millis(after)});
+    let account = Account { events: vec![EventDraft::new(kind, data)], ..Account::default() };
+    recorded!(env, env.store.retry(run, Slot::Summary, claim.epoch, again, after, &account))?;
+    info!(run_id = %run, "run {run}: answering again in {after:?}: {error}");
+    Ok(())
+}
+
+/// Ends the run with its answer, once, and replies to whoever asked for that.
+async fn end(summarizer: &Summarizer, run: &RunId, claim: &Claim, snapshot: &Snapshot, answer: Answer) -> Result<(), StoreError> {
+    let env = &summarizer.env;
+    let mut account = Account::default();
+    for call in &answer.calls {
+        account.usage += call.usage;
+        account.events.push(call.event("answer"));
+    }
+    let ending = Ending {
+        final_response: answer.text,
+        error: answer.error.clone(),
+        model: answer.model,
+        usage: account.usage,
+        now_ms: env.clock.now_ms(),
+    };
+    let document = document(run, snapshot, ending);
+    let status = document.status;
+    let text = serde_json::to_string(&document).unwrap_or_default();
+    account.events.push(EventDraft::new(EventType::RunFinished, json!({"status": status, "error": answer.error})));
+    let end = Finish { status, error: answer.error, document: text.clone(), retention: summarizer.config.retention };
+    if recorded!(env, env.store.finish(run, Slot::Summary, claim.epoch, &end, &account))? == Held::Kept {
+        info!(run_id = %run, status = status.as_str(), "run {run}: {}", status.as_str());
+        relay::reply(env, run, snapshot, text).await;
+    }
+    Ok(())
+}

@@ -1,0 +1,144 @@
+//! A well-behaved model: says what a script says, in the form that each request asks for.
+
+use serde_json::{Value, json};
+
+use super::{Behaviour, Request};
+
+/// What a request is for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Purpose {
+    /// Writing a plan.
+    Plan,
+    /// The next move within a step.
+    Act,
+    /// Writing the final answer.
+    Answer,
+}
+
+/// A move of the scripted model within a step.
+#[derive(Debug, Clone, PartialEq)]
+pub enum ScriptedMove {
+    /// Call this tool with these arguments.
+    Call(&'static str, Value),
+    /// The step is done.
+    Answer(String),
+}
+
+impl Request {
+    /// What the request is for, by the first line of its system prompt.
+    pub fn purpose(&self) -> Purpose {
+        let system = self.body["messages"][0]["content"].as_str().unwrap_or_default();
+        if system.starts_with("You write plans") {
+            Purpose::Plan
+        } else if system.starts_with("You do one step") {
+            Purpose::Act
+        } else {
+            Purpose::Answer
+        }
+    }
+
+    /// Every message's text, in order.
+    pub fn prompt(&self) -> String {
+        let messages = self.body["messages"].as_array().map(Vec::as_slice).unwrap_or_default();
+        messages.iter().filter_map(|message| message["content"].as_str()).collect::<Vec<_>>().join("\n")
+    }
+
+    /// How the reply is asked for: `json_schema`, `tool_call` (one is forced), `tools` (offered), `json_object` or `text`.
+    pub fn rung(&self) -> &'static str {
+        match self.body["response_format"]["type"].as_str() {
+            Some("json_schema") => "json_schema",
+            Some("json_object") => "json_object",
+            Some(_) | None if self.body["tool_choice"].is_object() => "tool_call",
+            Some(_) | None if self.body["tools"].is_array() => "tools",
+            Some(_) | None => "text",
+        }
+    }
+
+    /// Whether a tool's output (or its error) is among the messages.
+    pub fn has_tool_output(&self) -> bool {
+        let messages = self.body["messages"].as_array().map(Vec::as_slice).unwrap_or_default();
+        messages.iter().any(|m| m["role"] == "tool" || m["content"].as_str().is_some_and(|text| text.contains("<output")))
+    }
+}
+
+type Rule<T> = Box<dyn Fn(&Request) -> T + Send + Sync>;
+
+/// What the model says. Without rules: a plan of one step, its description as the step's result, and "the answer".
+pub struct Script {
+    plan: Rule<Value>,
+    act: Rule<ScriptedMove>,
+    answer: Rule<String>,
+    /// Whether native tool calls and forced calls are understood; otherwise `tools` earns a 400.
+    native_tools: bool,
+}
+
+impl Default for Script {
+    fn default() -> Self {
+        let plan = json!({"steps": [{"step_number": 1, "description": "do it", "tool_hint": null, "depends_on": []}]});
+        Self {
+            plan: Box::new(move |_| plan.clone()),
+            act: Box::new(|_| ScriptedMove::Answer("done".into())),
+            answer: Box::new(|_| "the answer".into()),
+            native_tools: true,
+        }
+    }
+}
+
+impl Script {
+    /// The plan for each request.
+    #[must_use]
+    pub fn plan(mut self, rule: impl Fn(&Request) -> Value + Send + Sync + 'static) -> Self {
+        self.plan = Box::new(rule);
+        self
+    }
+
+    /// The move for each request.
+    #[must_use]
+    pub fn act(mut self, rule: impl Fn(&Request) -> ScriptedMove + Send + Sync + 'static) -> Self {
+        self.act = Box::new(rule);
+        self
+    }
+
+    /// The final answer for each request.
+    #[must_use]
+    pub fn answer(mut self, rule: impl Fn(&Request) -> String + Send + Sync + 'static) -> Self {
+        self.answer = Box::new(rule);
+        self
+    }
+
+    /// An endpoint that refuses `tools` with 400, as vLLM does without its flags.
+    #[must_use]
+    pub fn without_native_tools(mut self) -> Self {
+        self.native_tools = false;
+        self
+    }
+
+    /// The response to `request`.
+    pub fn respond(&self, request: &Request) -> Behaviour {
+        if !self.native_tools && request.body["tools"].is_array() {
+            return Behaviour::error(400, "unsupported_parameter", "\"auto\" tool choice requires --enable-auto-tool-choice");
+        }
+        match request.purpose() {
+            Purpose::Plan => structured(request, &(self.plan)(request)),
+            Purpose::Answer => Behaviour::text(&(self.answer)(request)),
+            Purpose::Act => match (request.rung(), (self.act)(request)) {
+                ("tools" | "text", ScriptedMove::Answer(text)) => Behaviour::text(&text),
+                ("tools", ScriptedMove::Call(tool, arguments)) => Behaviour::tool_calls(&[(tool, &arguments.to_string())]),
+                (_, ScriptedMove::Answer(text)) => structured(request, &json!({"answer": text})),
+                (_, ScriptedMove::Call(tool, arguments)) => {
+                    let bare = request.body["response_format"]["json_schema"]["name"] == "arguments";
+                    let action = if bare { arguments } else { json!({"tool": tool, "arguments": arguments}) };
+                    structured(request, &action)
+                }
+            },
+        }
+    }
+}
+
+/// `value` as the request's rung wants it.
+fn structured(request: &Request, value: &Value) -> Behaviour {
+    match request.body["tool_choice"]["function"]["name"].as_str() {
+        Some(name) => Behaviour::tool_calls(&[(name, &value.to_string())]),
+        None => Behaviour::text(&value.to_string()),
+    }
+}

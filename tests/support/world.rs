@@ -1,0 +1,101 @@
+//! The three services in this process, over memory or over real servers.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use common::broker::{Broker, memory};
+use common::client::Client;
+use common::config::{BrokerConfig, Config, LlmConfig, LogConfig, LogFormat, ModelChoice, RunConfig, StoreConfig, ToolConfig};
+use common::env::{Clock, Env, Ids};
+use common::id::RunId;
+use common::llm::Llm;
+use common::message::ObjectiveMessage;
+use common::run::RunDocument;
+use common::store::{Store, StoreTime};
+use serde_json::Value;
+use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
+
+use crate::stores;
+
+/// Services that run until this is dropped.
+pub struct World {
+    /// What they run on.
+    pub env: Env,
+    /// A user's view.
+    pub client: Client,
+    stop: CancellationToken,
+    services: JoinSet<anyhow::Result<()>>,
+}
+
+/// A configuration with every default, offline.
+pub fn config() -> Config {
+    Config {
+        prefix: "planrelay".to_owned(),
+        broker: BrokerConfig { urls: Vec::new() },
+        store: StoreConfig { urls: Vec::new() },
+        llm: llm_config("http://127.0.0.1:9/v1"),
+        run: RunConfig { shutdown_grace: Duration::from_millis(100), ..RunConfig::default() },
+        tools: ToolConfig::default(),
+        log: LogConfig { filter: "warn".to_owned(), format: LogFormat::Text },
+    }
+}
+
+/// An endpoint without a key, with short time-outs.
+pub fn llm_config(base_url: &str) -> LlmConfig {
+    LlmConfig {
+        choice: ModelChoice::OpenAi,
+        api_key: None,
+        base_url: base_url.to_owned(),
+        model: "fake-1".to_owned(),
+        planner_model: None,
+        executor_model: None,
+        summarizer_model: None,
+        timeout: Duration::from_secs(2),
+    }
+}
+
+impl World {
+    /// Everything in memory.
+    pub fn in_memory(llm: Llm, config: &Config) -> Self {
+        let broker = Broker::Memory(memory::Memory::new(&config.prefix));
+        Self::start(broker, stores::memory(StoreTime::Own), llm, config)
+    }
+
+    /// Services over `broker` and `store`.
+    pub fn start(broker: Broker, store: Store, llm: Llm, config: &Config) -> Self {
+        let ids = Ids::random();
+        let client = Client::new(store.clone(), ids.clone(), Clock::System);
+        let env = Env { clock: Clock::System, ids, broker, store, llm, worker: "test".into() };
+        let stop = CancellationToken::new();
+        let mut services = JoinSet::new();
+        let config = Arc::new(config.clone());
+        let (e, c, s) = (env.clone(), config.clone(), stop.clone());
+        services.spawn(async move { planner::run(e, &c, s).await });
+        let (e, c, s) = (env.clone(), config.clone(), stop.clone());
+        services.spawn(async move { executor::run(e, &c, s).await });
+        let (e, c, s) = (env.clone(), config, stop.clone());
+        services.spawn(async move { summarizer::run(e, &c, s).await });
+        Self { env, client, stop, services }
+    }
+
+    /// Publishes an objective.
+    pub async fn submit(&self, objective: Value) -> RunId {
+        let message: ObjectiveMessage = serde_json::from_value(objective).expect("an objective");
+        self.client.submit(&self.env.broker, message).await.expect("the broker confirms")
+    }
+
+    /// Publishes an objective and waits for its result.
+    pub async fn run(&self, objective: Value) -> RunDocument {
+        let run = self.submit(objective).await;
+        self.client.wait(&run, crate::stack::PATIENCE).await.expect("the run ends")
+    }
+
+    /// Stops the services and waits for their end.
+    pub async fn stop(mut self) {
+        self.stop.cancel();
+        while let Some(ended) = self.services.join_next().await {
+            ended.expect("a service does not panic").expect("a service does not fail");
+        }
+    }
+}
