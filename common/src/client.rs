@@ -14,8 +14,12 @@ use crate::store::{RunLine, Store, StoreError};
 
 /// Entries of the audit trail that one look takes.
 const EVENTS_PER_LOOK: usize = 500;
-/// Time between two looks at a run that is being watched.
+/// Time between two looks at a run that is being watched, while nothing happens.
 const LOOK_INTERVAL: Duration = Duration::from_millis(150);
+/// The first such wait after something happened; doubled each time. Much of what happens next happens soon.
+const LOOK_INTERVAL_MIN: Duration = Duration::from_millis(5);
+/// Looks in vain, one after the other, after which it is asked whether the run is still there.
+const LOOKS_IN_VAIN_MAX: u32 = 20;
 
 /// A user's view of planrelay. A cheap handle.
 #[derive(Debug, Clone)]
@@ -85,6 +89,7 @@ impl Client {
             run: run.clone(),
             after: after.to_owned(),
             buffer: Vec::new().into_iter(),
+            in_vain: 0,
             ended: false,
         }
     }
@@ -107,13 +112,16 @@ impl Client {
     }
 }
 
-/// A run's audit trail as it grows. Ends after the entry that ended the run.
+/// A run's audit trail as it grows. Ends after the entry that ended the run, or when nothing can come any more: the run ended
+/// before the entry that was asked for, or it is not kept any more.
 #[derive(Debug)]
 pub struct Watch {
     store: Store,
     run: RunId,
     after: String,
     buffer: std::vec::IntoIter<Event>,
+    /// Looks since the last one that found something.
+    in_vain: u32,
     ended: bool,
 }
 
@@ -131,10 +139,25 @@ impl Watch {
             }
             let events = self.store.events(&self.run, &self.after, EVENTS_PER_LOOK).await?;
             if events.is_empty() {
-                tokio::time::sleep(LOOK_INTERVAL).await;
+                self.in_vain += 1;
+                if self.in_vain.is_multiple_of(LOOKS_IN_VAIN_MAX) && self.is_over().await? {
+                    return Ok(None);
+                }
+                tokio::time::sleep(LOOK_INTERVAL.min(LOOK_INTERVAL_MIN * 2u32.pow(self.in_vain.min(10)))).await;
+            } else {
+                self.in_vain = 0;
+                self.buffer = events.into_iter();
             }
-            self.buffer = events.into_iter();
         }
+    }
+
+    /// Whether nothing can come any more. What ended the run may have come since the last look, so it looks again.
+    async fn is_over(&self) -> Result<bool, StoreError> {
+        let gone = match self.store.status(&self.run).await? {
+            Some(status) => status.is_final(),
+            None => !self.after.is_empty(),
+        };
+        Ok(gone && self.store.events(&self.run, &self.after, 1).await?.is_empty())
     }
 
     /// The id of the last entry given: watch again after it.

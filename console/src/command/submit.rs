@@ -1,0 +1,42 @@
+//! `planrelay submit`: publishes an objective; with `--wait` follows its run to the answer.
+
+use std::time::Duration;
+
+use common::config::Config;
+
+use crate::args::{Globals, SubmitArgs};
+use crate::command::{document, interrupted, result, timed_out, verdict};
+use crate::connect;
+use crate::display::say;
+use crate::exit::{Exit, Failure};
+use crate::follow::{Followed, follow};
+use crate::objective;
+use crate::output::{self, Format};
+
+pub(crate) async fn run(args: SubmitArgs, globals: &Globals, config: &Config) -> Result<Exit, Failure> {
+    let objective = objective::read(&args.what, args.run_id)?;
+    let client = connect::client(config).await?;
+    let broker = connect::broker(config).await?;
+    let run = client.submit(&broker, objective).await?;
+    broker.close().await;
+    if !args.wait {
+        match globals.output {
+            Format::Text => output::line(run.as_str())?,
+            Format::Json | Format::Jsonl => output::json(&serde_json::json!({"run_id": run}), globals.output)?,
+        }
+        return Ok(Exit::Ok);
+    }
+    if !globals.quiet {
+        say(&format!("run {run}"));
+    }
+    match follow(&client, &run, "", args.timeout.map(Duration::from_secs), globals).await? {
+        Followed::Ended { status, error } => {
+            if globals.output != Format::Jsonl {
+                result::print(&document(&client, &run).await?, globals.output)?;
+            }
+            verdict(&run, status, error.as_deref(), &format!("planrelay show {run}"))
+        }
+        Followed::Interrupted => Ok(interrupted(&run)),
+        Followed::TimedOut => Err(timed_out(&run)),
+    }
+}
