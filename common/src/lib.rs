@@ -19,6 +19,8 @@ pub mod message;
 pub mod plan;
 pub mod reference;
 pub mod run;
+pub mod shutdown;
 pub mod store;
+pub mod telemetry;
 pub mod tool;
 pub mod worker;
