@@ -15,7 +15,7 @@ use crate::event::{Event, EventDraft};
 use crate::id::{RunId, Slot, StepNumber};
 use crate::llm::StepInput;
 use crate::plan::{Plan, Step};
-use crate::run::{Outcome, RunStatus, RunView, StepRecord, Usage};
+use crate::run::{Outcome, RunStatus, RunView, StepRecord, StepState, Usage};
 
 mod assemble;
 pub mod memory;
@@ -119,8 +119,13 @@ pub enum Claimed {
     Execute(Box<Claim>),
     /// The same, but the slot has ended so many holders that it must be closed instead.
     Poisoned(Box<Claim>),
-    /// The slot has ended; this is what its last holder may still have owed.
-    Done(Owed),
+    /// The slot has ended.
+    Done {
+        /// What its last holder may still have owed.
+        owed: Owed,
+        /// How it ended.
+        state: StepState,
+    },
     /// Another message's holder runs it.
     Duplicate {
         /// The holder.
@@ -260,6 +265,8 @@ pub enum TakenBack {
     Dispatch,
     /// The answer is to be written.
     Summary,
+    /// The slot's messages have died too often: whoever claims it now closes it.
+    Poisoned,
 }
 
 /// Everything about one run at one moment.
@@ -391,9 +398,10 @@ impl Store {
         verb!(self.advance(run))
     }
 
-    /// A message of `slot` has become a dead letter for `why`: unless somebody holds the slot, it is to be dispatched again.
-    pub async fn take_back(&self, run: &RunId, slot: Slot, why: &str) -> Result<TakenBack, StoreError> {
-        verb!(self.take_back(run, slot, why))
+    /// A message of `slot` has become a dead letter for `why`: unless another message's holder has the slot, it is to be
+    /// dispatched again. Counts as a claim.
+    pub async fn take_back(&self, run: &RunId, slot: Slot, message_id: &str, why: &str) -> Result<TakenBack, StoreError> {
+        verb!(self.take_back(run, slot, message_id, why))
     }
 
     /// Hints that the run is to be looked at no later than `after` from now.

@@ -53,8 +53,8 @@ async fn claim_and_run(executor: &Executor, envelope: &Envelope, message: &StepM
             conclude(executor, message, &claim, work).await?;
             Ok(Outcome::Done)
         }
-        Claimed::Done(owed) => {
-            tell(executor, message, StepOutcome::Succeeded, owed).await;
+        Claimed::Done { owed, state } => {
+            tell(executor, message, state.outcome().unwrap_or(StepOutcome::Failed), owed).await;
             Ok(Outcome::Done)
         }
         Claimed::Duplicate { worker } => {

@@ -11,7 +11,7 @@ use common::worker::Outcome;
 use serde_json::json;
 use tracing::warn;
 
-use crate::{Planner, dispatch};
+use crate::{Planner, close, dispatch};
 
 /// Handles one message of the dead queue.
 pub async fn handle(planner: &Planner, envelope: &Envelope) -> Outcome {
@@ -44,10 +44,14 @@ pub async fn handle(planner: &Planner, envelope: &Envelope) -> Outcome {
 async fn revive(planner: &Planner, envelope: &Envelope, reason: &str) -> Result<(), StoreError> {
     let env = &planner.env;
     let Some((run, slot)) = slot_of(envelope) else { return Ok(()) };
-    match recorded!(env, env.store.take_back(&run, slot, reason))? {
+    match recorded!(env, env.store.take_back(&run, slot, &envelope.message_id, reason))? {
         TakenBack::Gone | TakenBack::Kept => {}
         TakenBack::Plan => relay::report(env, &run, None).await,
         TakenBack::Summary => relay::completion(env, &run, 1).await,
+        TakenBack::Poisoned => {
+            close::close(planner, &run, slot, &format!("its messages became dead letters too often, the last one: {reason}"))
+                .await?;
+        }
         TakenBack::Dispatch => dispatch::dispatch(planner, &run, &env.ids.unique()).await?,
     }
     Ok(())

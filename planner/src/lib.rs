@@ -1,7 +1,7 @@
 //! Turns objectives into plans and plans into dispatched steps. The only publisher of steps.
 //!
 //! One file per message: [`objective`], [`report`], [`dead`]. [`planning`] asks for a plan, [`dispatch`] publishes what is
-//! ready, [`wakeup`] looks at runs whose time has come.
+//! ready, [`wakeup`] looks at runs whose time has come, [`close`] ends what nothing else can.
 
 use common::config::{Config, RunConfig};
 use common::env::Env;
@@ -13,6 +13,7 @@ use common::tool::{ToolSpec, builtin};
 use common::worker;
 use tokio_util::sync::CancellationToken;
 
+pub mod close;
 pub mod dead;
 pub mod dispatch;
 pub mod objective;

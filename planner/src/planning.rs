@@ -14,7 +14,7 @@ use common::message::ObjectiveMessage;
 use common::plan::{Plan, check};
 use common::recorded;
 use common::relay;
-use common::store::{Account, Again, Claim, ClaimRequest, Claimed, Finish, Held, Owed, StoreError};
+use common::store::{Account, Again, Claim, ClaimRequest, Claimed, Finish, Held, StoreError};
 use common::worker::Outcome;
 use serde_json::json;
 use tracing::{debug, info};
@@ -54,11 +54,7 @@ pub async fn plan_and_dispatch(planner: &Planner, run: &RunId, message_id: &str)
             let why = format!("{CLAIMS_MAX} planners ended while they planned this run");
             fail(planner, run, &claim, Failure::Refused(why), Account::default()).await?;
         }
-        Claimed::Done(Owed::Summary) => {
-            // The step that drained the run told the summarizer, or its redelivery will.
-            debug!(run_id = %run, "run {run}: already drained");
-        }
-        Claimed::Done(Owed::Nothing | Owed::Planner) => {}
+        Claimed::Done { .. } => {}
         Claimed::Duplicate { .. } | Claimed::Stale { .. } | Claimed::Finished(_) => return Ok(Outcome::Done),
     }
     dispatch::dispatch(planner, run, message_id).await?;
@@ -176,7 +172,13 @@ async fn fail(planner: &Planner, run: &RunId, claim: &Claim, failure: Failure, m
 }
 
 /// The run fails without a plan.
-async fn end(planner: &Planner, run: &RunId, claim: &Claim, error: String, mut account: Account) -> Result<(), StoreError> {
+pub(crate) async fn end(
+    planner: &Planner,
+    run: &RunId,
+    claim: &Claim,
+    error: String,
+    mut account: Account,
+) -> Result<(), StoreError> {
     let env = &planner.env;
     let Some(snapshot) = recorded!(env, env.store.snapshot(run))? else { return Ok(()) };
     let ending = Ending { error: Some(error.clone()), usage: account.usage, now_ms: env.clock.now_ms(), ..Ending::default() };

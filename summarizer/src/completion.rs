@@ -57,7 +57,7 @@ async fn summarize(summarizer: &Summarizer, run: &RunId, message_id: &str, redel
             }
             return Ok(Outcome::Done);
         }
-        Claimed::Finished(_) | Claimed::Done(_) | Claimed::Duplicate { .. } | Claimed::Stale { .. } => {
+        Claimed::Finished(_) | Claimed::Done { .. } | Claimed::Duplicate { .. } | Claimed::Stale { .. } => {
             debug!(run_id = %run, "run {run}: completion dropped, nothing is owed");
             return Ok(Outcome::Done);
         }

@@ -149,7 +149,7 @@ async fn the_first_plan_stands() {
         assert_eq!(put(second.epoch, 0).await, Held::Kept);
         assert_eq!(put(second.epoch, 0).await, Held::Kept, "the reply was lost, the call is repeated");
         assert_eq!(put(first.epoch, 0).await, Held::Lost);
-        assert!(matches!(bench.claim(Slot::Plan, "c", "c").await, Claimed::Done(Owed::Planner)), "steps are ready");
+        assert!(matches!(bench.claim(Slot::Plan, "c", "c").await, Claimed::Done { owed: Owed::Planner, .. }), "steps are ready");
     })
     .await;
 }
@@ -210,7 +210,10 @@ async fn a_step_has_one_holder() {
         assert_eq!(bench.report(1, third.epoch, Outcome::Succeeded).await, Reported::Recorded(Owed::Summary), "repeated call");
         assert_eq!(bench.report(1, second.epoch, Outcome::Failed).await, Reported::Stale);
         assert!(
-            matches!(bench.claim(step(1), "m1", "late").await, Claimed::Done(Owed::Summary)),
+            matches!(
+                bench.claim(step(1), "m1", "late").await,
+                Claimed::Done { owed: Owed::Summary, state: StepState::Succeeded }
+            ),
             "redelivery sends what is owed"
         );
     })
@@ -351,8 +354,8 @@ async fn wake_ups_repair_what_was_lost() {
         assert_eq!(bench.done(2, Outcome::Succeeded).await, Owed::Summary);
         bench.pass(DISPATCH_TIMEOUT); // the completion is lost
         assert!(owed(false, false, true)(bench.store.advance(&bench.run).await.unwrap()));
-        assert_eq!(bench.store.take_back(&bench.run, Slot::Summary, "x").await.unwrap(), TakenBack::Summary);
-        assert_eq!(bench.store.take_back(&bench.run, step(1), "x").await.unwrap(), TakenBack::Kept);
+        assert_eq!(bench.store.take_back(&bench.run, Slot::Summary, "m", "x").await.unwrap(), TakenBack::Summary);
+        assert_eq!(bench.store.take_back(&bench.run, step(1), "m", "x").await.unwrap(), TakenBack::Kept);
     })
     .await;
 }

@@ -33,7 +33,7 @@ enum Op {
     Retry { run: usize, slot: usize, back: u64, park: bool, after_ms: u64 },
     Finish { run: usize, slot: usize, back: u64, status: usize },
     Advance { run: usize },
-    TakeBack { run: usize, slot: usize },
+    TakeBack { run: usize, slot: usize, message: u8 },
     Due,
     Tick { ms: u64 },
     Look { run: usize },
@@ -82,7 +82,7 @@ fn op() -> impl Strategy<Value = Op> {
         1 => (run.clone(), slot.clone(), back.clone(), 0..3usize)
             .prop_map(|(run, slot, back, status)| Op::Finish { run, slot, back, status }),
         2 => run.clone().prop_map(|run| Op::Advance { run }),
-        1 => (run.clone(), slot.clone()).prop_map(|(run, slot)| Op::TakeBack { run, slot }),
+        2 => (run.clone(), slot.clone(), 0..3u8).prop_map(|(run, slot, message)| Op::TakeBack { run, slot, message }),
         1 => Just(Op::Due),
         2 => prop_oneof![0..50u64, 20_000..200_000u64].prop_map(|ms| Op::Tick { ms }),
         1 => run.prop_map(|run| Op::Look { run }),
@@ -204,8 +204,8 @@ async fn apply(pair: &mut Pair, op: &Op) -> Result<(), TestCaseError> {
         Op::Advance { run } => {
             both!(pair.advance(&run_id(run)));
         }
-        Op::TakeBack { run, slot } => {
-            both!(pair.take_back(&run_id(run), slot_of(slot), "dead letter"));
+        Op::TakeBack { run, slot, message } => {
+            both!(pair.take_back(&run_id(run), slot_of(slot), &format!("m{message}"), "dead letter"));
         }
         Op::Due => {
             let mut expected = pair.memory.due(100).await.unwrap();

@@ -1,7 +1,7 @@
 -- claim: take a slot under a lease and a new fencing epoch.
 -- ARGV 2 slot  3 message id  4 nonce  5 attempt or empty  6 lease ms  7 worker  8 event data  9 claims max
 -- -> {execute | poisoned, epoch, attempt, parks, request or objective, spec, {journal}, {dependency, spec, record, ...}}
---    {done, owed} {duplicate, worker} {stale, why} {finished, status}
+--    {done, owed, state} {duplicate, worker} {stale, why} {finished, status}
 --
 -- A redelivery of the holder's own message takes over at once: the broker gives a message to one consumer at a time. Another
 -- message for a slot with a live lease is a duplicate: the holder's own message is still unacknowledged.
@@ -11,7 +11,7 @@ if not status then return { 'stale', 'there is no such run' } end
 if final(status) then return { 'finished', status } end
 local state, epoch, attempt, claims, holder, last, worker = slot_get(slot, 'state', 'epoch', 'attempt', 'claims', 'mid', 'nonce', 'worker')
 if not state then return { 'stale', 'there is no such step' } end
-if ended(state) then return { 'done', still_owed() } end
+if ended(state) then return { 'done', still_owed(), state } end
 if state == 'waiting' then return { 'stale', 'its dependencies have not succeeded' } end
 attempt = attempt or '1'
 if wanted ~= '' and wanted ~= attempt then return { 'stale', 'it is at attempt ' .. attempt } end

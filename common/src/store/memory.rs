@@ -122,8 +122,8 @@ impl Memory {
         self.with(id, Advance::Gone, |run, now| run.advance(now))
     }
 
-    pub(super) fn take_back(&self, id: &RunId, slot: Slot, why: &str) -> TakenBack {
-        self.with(id, TakenBack::Gone, |run, now| run.take_back(slot, why, now))
+    pub(super) fn take_back(&self, id: &RunId, slot: Slot, message_id: &str, why: &str) -> TakenBack {
+        self.with(id, TakenBack::Gone, |run, now| run.take_back(slot, message_id, why, now))
     }
 
     pub(super) fn wake(&self, id: &RunId, after: Duration) {

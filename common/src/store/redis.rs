@@ -115,7 +115,7 @@ impl Redis {
         match reply.text()?.as_str() {
             "execute" => Ok(Claimed::Execute(Box::new(reply.claim()?))),
             "poisoned" => Ok(Claimed::Poisoned(Box::new(reply.claim()?))),
-            "done" => Ok(Claimed::Done(reply.owed()?)),
+            "done" => Ok(Claimed::Done { owed: reply.owed()?, state: reply.state()? }),
             "duplicate" => Ok(Claimed::Duplicate { worker: reply.text()? }),
             "stale" => Ok(Claimed::Stale { why: reply.text()? }),
             "finished" => Ok(Claimed::Finished(reply.status()?)),
@@ -245,14 +245,16 @@ impl Redis {
         Ok(Advance::Live { next_look, plan: plan == 1, dispatch: dispatch == 1, summary: summary == 1 })
     }
 
-    pub(super) async fn take_back(&self, run: &RunId, slot: Slot, why: &str) -> Result<TakenBack, StoreError> {
-        let mut reply = self.verb(Verb::TakeBack, run, vec![slot.to_string(), super::why_data(why)]).await?;
+    pub(super) async fn take_back(&self, run: &RunId, slot: Slot, message_id: &str, why: &str) -> Result<TakenBack, StoreError> {
+        let arguments = vec![slot.to_string(), message_id.to_owned(), super::why_data(why), CLAIMS_MAX.to_string()];
+        let mut reply = self.verb(Verb::TakeBack, run, arguments).await?;
         match reply.text()?.as_str() {
             "gone" => Ok(TakenBack::Gone),
             "kept" => Ok(TakenBack::Kept),
             "plan" => Ok(TakenBack::Plan),
             "dispatch" => Ok(TakenBack::Dispatch),
             "summary" => Ok(TakenBack::Summary),
+            "poisoned" => Ok(TakenBack::Poisoned),
             other => Err(unusable("take_back", other)),
         }
     }

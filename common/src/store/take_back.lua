@@ -1,17 +1,21 @@
--- take_back: a message of the slot is a dead letter. Unless somebody holds the slot, it is dispatched again.
--- ARGV 2 slot  3 event data
--- -> {gone} | {kept} | {plan | dispatch | summary}: what is owed now
+-- take_back: a message of the slot is a dead letter. Unless somebody else holds the slot, it is to be dispatched again; each
+-- time counts as a claim, so that a slot whose messages die again and again is closed as poison in the end.
+-- ARGV 2 slot  3 message id  4 event data  5 claims max
+-- -> {gone} | {kept} | {plan | dispatch | summary | poisoned}: what is owed now
 local slot = ARGV[2]
 local status = redis.call('HGET', RUN, 'status')
 if not status or final(status) then return { 'gone' } end
-local state, attempt = slot_get(slot, 'state', 'attempt')
+local state, attempt, holder = slot_get(slot, 'state', 'attempt', 'mid')
 if not state or ended(state) or state == 'waiting' or state == 'ready' then return { 'kept' } end
-if state == 'running' and tonumber(redis.call('ZSCORE', FLIGHT, slot) or 0) > now then return { 'kept' } end
-event('taken_back', slot, attempt, nil, ARGV[3])
-if slot == 'plan' or slot == 'summary' then
+local leased = tonumber(redis.call('ZSCORE', FLIGHT, slot) or 0) > now
+if state == 'running' and holder ~= ARGV[3] and leased then return { 'kept' } end
+event('taken_back', slot, attempt, nil, ARGV[4])
+local claims = redis.call('HINCRBY', STEPS, slot .. ':claims', 1)
+local poisoned = claims > tonumber(ARGV[5])
+if slot == 'plan' or slot == 'summary' or poisoned then
   slot_set(slot, 'state', 'dispatched')
   redis.call('ZADD', FLIGHT, now + patience(0), slot)
-  return { slot }
+  return { poisoned and 'poisoned' or slot }
 end
 slot_set(slot, 'state', 'ready')
 redis.call('ZREM', FLIGHT, slot)

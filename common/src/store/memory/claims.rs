@@ -19,8 +19,8 @@ impl Run {
         }
         let slot = request.slot;
         let name = slot.to_string();
-        if self.slots.get(&slot).is_some_and(|state| state.state.outcome().is_some()) {
-            return Claimed::Done(self.still_owed(now));
+        if let Some(state) = self.slots.get(&slot).map(|slot| slot.state).filter(|state| state.outcome().is_some()) {
+            return Claimed::Done { owed: self.still_owed(now), state };
         }
         let Some(state) = self.slots.get_mut(&slot) else { return stale("there is no such step") };
         if state.state == StepState::Waiting {

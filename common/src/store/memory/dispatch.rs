@@ -6,7 +6,7 @@ use super::run::{Run, SlotState, patience};
 use crate::env::millis;
 use crate::event::EventType;
 use crate::id::Slot;
-use crate::limits::WAKEUP_INTERVAL_MAX;
+use crate::limits::{CLAIMS_MAX, WAKEUP_INTERVAL_MAX};
 use crate::plan::Plan;
 use crate::run::{RunStatus, StepState};
 use crate::store::{Account, Advance, Dispatch, Held, TakenBack};
@@ -121,7 +121,7 @@ impl Run {
         Advance::Live { next_look: Duration::from_millis(next_ms - now), plan, dispatch, summary }
     }
 
-    pub(super) fn take_back(&mut self, slot: Slot, why: &str, now: u64) -> TakenBack {
+    pub(super) fn take_back(&mut self, slot: Slot, message_id: &str, why: &str, now: u64) -> TakenBack {
         if self.status.is_final() {
             return TakenBack::Gone;
         }
@@ -129,22 +129,25 @@ impl Run {
         let deadline = self.flight.time_of(&name).unwrap_or(0);
         let Some(state) = self.slots.get_mut(&slot) else { return TakenBack::Kept };
         let idle = state.state.outcome().is_some() || matches!(state.state, StepState::Waiting | StepState::Ready);
-        if idle || (state.state == StepState::Running && deadline > now) {
+        if idle || (state.state == StepState::Running && state.message_id != message_id && deadline > now) {
             return TakenBack::Kept;
         }
         let attempt = state.attempt;
-        state.state = if matches!(slot, Slot::Step(_)) { StepState::Ready } else { StepState::Dispatched };
+        state.claims += 1;
+        let poisoned = state.claims > CLAIMS_MAX;
+        let again = matches!(slot, Slot::Step(_)) && !poisoned;
+        state.state = if again { StepState::Ready } else { StepState::Dispatched };
         self.event(now, EventType::TakenBack, Some((slot, Some(attempt), None)), serde_json::json!({"why": why}));
+        if again {
+            self.flight.remove(&name);
+            self.ready.put(now, &name);
+            return TakenBack::Dispatch;
+        }
+        self.flight.put(now + patience(0), &name);
         match slot {
-            Slot::Step(_) => {
-                self.flight.remove(&name);
-                self.ready.put(now, &name);
-                TakenBack::Dispatch
-            }
-            Slot::Plan | Slot::Summary => {
-                self.flight.put(now + patience(0), &name);
-                if slot == Slot::Plan { TakenBack::Plan } else { TakenBack::Summary }
-            }
+            Slot::Plan if !poisoned => TakenBack::Plan,
+            Slot::Summary if !poisoned => TakenBack::Summary,
+            Slot::Plan | Slot::Summary | Slot::Step(_) => TakenBack::Poisoned,
         }
     }
 }

@@ -9,7 +9,7 @@ use crate::event::{Event, EventType};
 use crate::id::{RunId, Slot, StepNumber};
 use crate::llm::StepInput;
 use crate::plan::{Plan, Step};
-use crate::run::{RunStatus, StepRecord};
+use crate::run::{RunStatus, StepRecord, StepState};
 use crate::store::assemble::{RunFields, SlotFields, assemble};
 use crate::store::{Claim, Dispatch, Held, Owed, RunLine, Snapshot, StoreError};
 
@@ -82,6 +82,11 @@ impl Reply {
     pub(super) fn status(&mut self) -> Result<RunStatus, StoreError> {
         let text = self.text()?;
         RunStatus::parse(&text).ok_or_else(|| unusable("status", &text))
+    }
+
+    pub(super) fn state(&mut self) -> Result<StepState, StoreError> {
+        let text = self.text()?;
+        StepState::parse(&text).ok_or_else(|| unusable("state", &text))
     }
 
     pub(super) fn owed(&mut self) -> Result<Owed, StoreError> {

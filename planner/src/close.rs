@@ -1,0 +1,67 @@
+//! Closing a poisoned slot: its messages have died or ended their holders too often, so nobody but the planner touches it.
+
+use common::document::{Ending, document};
+use common::event::{EventDraft, EventType};
+use common::id::{RunId, Slot, StepNumber};
+use common::recorded;
+use common::relay;
+use common::run::{Outcome, StepRecord};
+use common::store::{Account, Claim, ClaimRequest, Claimed, Finish, Held, Owed, Reported, StoreError};
+use serde_json::{Value, json};
+use tracing::warn;
+
+use crate::{Planner, planning};
+
+/// Ends `slot` as failed for `why`: a step reports, the plan or the summary ends the run.
+pub async fn close(planner: &Planner, run: &RunId, slot: Slot, why: &str) -> Result<(), StoreError> {
+    let env = &planner.env;
+    let id = env.ids.unique();
+    let lease = planner.config.lease;
+    let request = ClaimRequest { slot, message_id: &id, nonce: &id, attempt: None, lease, worker: &env.worker };
+    let claimed = recorded!(env, env.store.claim(run, &request))?;
+    let (Claimed::Poisoned(claim) | Claimed::Execute(claim)) = claimed else { return Ok(()) };
+    warn!(run_id = %run, slot = %slot, "run {run} slot {slot}: closed as failed, {why}");
+    match slot {
+        Slot::Step(step) => close_step(planner, run, step, &claim, why).await,
+        Slot::Plan => planning::end(planner, run, &claim, why.to_owned(), Account::default()).await,
+        Slot::Summary => close_summary(planner, run, &claim, why).await,
+    }
+}
+
+async fn close_step(planner: &Planner, run: &RunId, step: StepNumber, claim: &Claim, why: &str) -> Result<(), StoreError> {
+    let env = &planner.env;
+    let record = StepRecord {
+        outcome: Outcome::Failed,
+        result: Value::Null,
+        error: Some(why.to_owned()),
+        tool: None,
+        usage: common::run::Usage::default(),
+        duration_ms: 0,
+        worker: Some(env.worker.to_string()),
+    };
+    let data = json!({"outcome": record.outcome, "error": why, "duration_ms": 0, "worker": &*env.worker});
+    let account = Account { events: vec![EventDraft::new(EventType::StepFinished, data)], ..Account::default() };
+    match recorded!(env, env.store.report(run, step, claim.epoch, &record, &account))? {
+        Reported::Recorded(Owed::Summary) => relay::completion(env, run, 1).await,
+        Reported::Recorded(Owed::Planner) => relay::report(env, run, Some((step, Outcome::Failed))).await,
+        Reported::Recorded(Owed::Nothing) | Reported::Stale | Reported::Finished(_) => {}
+    }
+    Ok(())
+}
+
+async fn close_summary(planner: &Planner, run: &RunId, claim: &Claim, why: &str) -> Result<(), StoreError> {
+    let env = &planner.env;
+    let Some(snapshot) = recorded!(env, env.store.snapshot(run))? else { return Ok(()) };
+    let error = format!("no answer could be written: {why}");
+    let ending = Ending { error: Some(error.clone()), now_ms: env.clock.now_ms(), ..Ending::default() };
+    let document = document(run, &snapshot, ending);
+    let text = serde_json::to_string(&document).unwrap_or_default();
+    let data = json!({"status": document.status, "error": error});
+    let account = Account { events: vec![EventDraft::new(EventType::RunFinished, data)], ..Account::default() };
+    let retention = planner.config.retention;
+    let end = Finish { status: document.status, error: Some(error), document: text.clone(), retention };
+    if recorded!(env, env.store.finish(run, Slot::Summary, claim.epoch, &end, &account))? == Held::Kept {
+        relay::reply(env, run, &snapshot, text).await;
+    }
+    Ok(())
+}
