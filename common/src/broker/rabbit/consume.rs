@@ -8,7 +8,9 @@ use std::sync::Arc;
 
 use futures::{FutureExt, StreamExt};
 use lapin::Acker;
-use lapin::options::{BasicAckOptions, BasicCancelOptions, BasicConsumeOptions, BasicNackOptions, BasicQosOptions};
+use lapin::options::{
+    BasicAckOptions, BasicCancelOptions, BasicConsumeOptions, BasicNackOptions, BasicQosOptions, BasicRejectOptions,
+};
 use lapin::types::FieldTable;
 use lapin::{Channel, Consumer};
 use tokio::sync::mpsc;
@@ -27,7 +29,7 @@ pub struct RabbitConsumer {
     deliveries: mpsc::UnboundedReceiver<RabbitDelivery>,
     stop: CancellationToken,
     /// Keeps the feed alive while this consumer or one of its deliveries lives.
-    _give_back: mpsc::UnboundedSender<Acker>,
+    _give_back: mpsc::UnboundedSender<GivenBack>,
     /// Keeps the connection.
     _broker: Arc<Rabbit>,
 }
@@ -39,7 +41,16 @@ pub struct RabbitDelivery {
     pub(in crate::broker) redelivered: bool,
     pub(in crate::broker) queue: String,
     acker: Option<Acker>,
-    give_back: mpsc::UnboundedSender<Acker>,
+    /// Somebody has had it in hand.
+    taken: bool,
+    give_back: mpsc::UnboundedSender<GivenBack>,
+}
+
+/// A delivery that was dropped.
+#[derive(Debug)]
+struct GivenBack {
+    acker: Acker,
+    taken: bool,
 }
 
 /// The feed's side of a consumer.
@@ -48,9 +59,9 @@ pub(super) struct Feed {
     queue: String,
     prefetch: u16,
     deliveries: mpsc::UnboundedSender<RabbitDelivery>,
-    given_back: mpsc::UnboundedReceiver<Acker>,
+    given_back: mpsc::UnboundedReceiver<GivenBack>,
     /// Weak: the feed ends when all deliveries are gone.
-    give_back: mpsc::WeakUnboundedSender<Acker>,
+    give_back: mpsc::WeakUnboundedSender<GivenBack>,
     stop: CancellationToken,
 }
 
@@ -67,7 +78,10 @@ pub(super) fn pair(broker: Arc<Rabbit>, link: Arc<Link>, queue: String, prefetch
 impl RabbitConsumer {
     pub(in crate::broker) async fn next(&mut self) -> RabbitDelivery {
         match self.deliveries.recv().await {
-            Some(delivery) => delivery,
+            Some(mut delivery) => {
+                delivery.taken = true;
+                delivery
+            }
             // The broker was closed under us: there is nothing to come.
             None => std::future::pending().await,
         }
@@ -94,7 +108,7 @@ impl Drop for RabbitDelivery {
     fn drop(&mut self) {
         if let Some(acker) = self.acker.take() {
             // Without a feed there is no connection either, and the message comes back by itself.
-            let _feed_may_be_gone = self.give_back.send(acker);
+            let _feed_may_be_gone = self.give_back.send(GivenBack { acker, taken: self.taken });
         }
     }
 }
@@ -158,7 +172,7 @@ impl Feed {
             tokio::select! {
                 biased;
                 () = stop.cancelled() => return self.wind_up(channel, consumer).await,
-                Some(acker) = self.given_back.recv() => requeue(&acker).await,
+                Some(given_back) = self.given_back.recv() => given_back.requeue().await,
                 next = consumer.next() => if self.hand_over(next).is_break() {
                     return;
                 },
@@ -176,6 +190,7 @@ impl Feed {
                     redelivered: delivery.redelivered,
                     queue: self.queue.clone(),
                     acker: Some(delivery.acker),
+                    taken: false,
                     give_back,
                 };
                 // A consumer that is gone in this moment drops the delivery, which gives it back.
@@ -200,15 +215,22 @@ impl Feed {
         let _cancelled_or_lost =
             timeout(CONNECT_TIMEOUT, channel.basic_cancel(consumer.tag(), BasicCancelOptions::default())).await;
         while let Some(Some(Ok(delivery))) = consumer.next().now_or_never() {
-            requeue(&delivery.acker).await;
+            GivenBack { acker: delivery.acker, taken: false }.requeue().await;
         }
-        while let Some(acker) = self.given_back.recv().await {
-            requeue(&acker).await;
+        while let Some(given_back) = self.given_back.recv().await {
+            given_back.requeue().await;
         }
     }
 }
 
-/// Gives one message back. On a channel that is gone there is nothing to do: the broker has it back already.
-async fn requeue(acker: &Acker) {
-    let _given_back_or_gone = acker.nack(BasicNackOptions { requeue: true, multiple: false }).await;
+impl GivenBack {
+    /// Gives the message back. On a channel that is gone there is nothing to do: the broker has it back already.
+    async fn requeue(self) {
+        // Before RabbitMQ 4.3 both count as a return; since then only a reject does. What nobody has had in hand has not failed.
+        let _given_back_or_gone = if self.taken {
+            self.acker.reject(BasicRejectOptions { requeue: true }).await
+        } else {
+            self.acker.nack(BasicNackOptions { requeue: true, multiple: false }).await
+        };
+    }
 }
