@@ -198,10 +198,11 @@ impl Delivery {
         }
     }
 
-    /// Takes the message off the queue. `false`: the connection was lost in the meantime, the message comes back.
+    /// Takes the message off the queue. `false`: the connection was lost in the meantime, the message comes back. No broker
+    /// confirms an acknowledgement, so after `true` it may come back too, when the connection is lost in this moment.
     pub async fn ack(self) -> bool {
         match self {
-            Delivery::Rabbit(delivery) => delivery.ack().await,
+            Delivery::Rabbit(delivery) => delivery.ack(),
             Delivery::Memory(delivery) => delivery.ack(),
         }
     }

@@ -99,13 +99,13 @@ async fn an_outage_is_survived() {
         let other = on_the_side(&place, "proof that the server is up").await;
         assert_eq!(other, Ok(()));
         proxy.refuse(false);
-        let mut got = BTreeSet::new();
-        while got.len() < 2 {
+        let mut missing = BTreeSet::from(["during", "proof that the server is up"]);
+        while !missing.is_empty() {
+            // "before" may come again: its acknowledgement may have been on the way when the connection broke.
             let delivery = next(&mut consumer).await;
-            got.insert(id(&delivery).to_owned());
+            assert!(missing.remove(id(&delivery)) || delivery.redelivered(), "{delivery:?}");
             delivery.ack().await;
         }
-        assert_eq!(got, BTreeSet::from(["during".to_owned(), "proof that the server is up".to_owned()]));
         publishing.join_all().await;
     })
     .await;
@@ -230,7 +230,7 @@ async fn other_arguments_are_said() {
     connection.close(200, "OK".into()).await.expect("closed");
     match &error {
         ConnectError::Topology { queue, why } => assert!(queue == &name && why.contains("inequivalent arg 'x-"), "{error}"),
-        other => panic!("{other}"),
+        ConnectError::Unreachable { .. } | ConnectError::Refused { .. } | ConnectError::BadUrl(_) => panic!("{error}"),
     }
 }
 
@@ -266,10 +266,9 @@ async fn refusals_are_told_from_silence() {
     let prefix = unique_prefix();
     for (url, refused) in [(&password, true), (&vhost, true), (&nobody, false)] {
         let error = connect(&[url], &prefix).await.expect_err("cannot connect");
-        let (shown, why) = match &error {
-            ConnectError::Refused { url, why } if refused => (url, why),
-            ConnectError::Unreachable { url, why } if !refused => (url, why),
-            other => panic!("{other}"),
+        assert_eq!(matches!(error, ConnectError::Refused { .. }), refused, "{error}");
+        let (ConnectError::Refused { url: shown, why } | ConnectError::Unreachable { url: shown, why }) = &error else {
+            panic!("{error}");
         };
         assert!(shown.contains(":***@") && !why.is_empty(), "{error}");
         assert!(!format!("{error} {error:?}").contains("s3cret"), "{error:?}");
