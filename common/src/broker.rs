@@ -198,23 +198,24 @@ impl Delivery {
         }
     }
 
-    /// Takes the message off the queue. `false`: the connection was lost in the meantime, the message comes back.
+    /// Takes the message off the queue. `false`: the connection was lost in the meantime, the message comes back. No broker
+    /// confirms an acknowledgement, so after `true` it may come back too, when the connection is lost in this moment.
     pub async fn ack(self) -> bool {
         match self {
-            Delivery::Rabbit(delivery) => delivery.ack().await,
+            Delivery::Rabbit(delivery) => delivery.ack(),
             Delivery::Memory(delivery) => delivery.ack(),
         }
     }
 
     /// Publishes the message to the dead queue with `why` as its reason, then takes it off this queue. When the dead queue
-    /// does not confirm, the message is not acknowledged and comes back.
-    pub async fn park(self, broker: &Broker, message_id: String, why: &str) -> bool {
+    /// does not confirm, the message is not acknowledged and comes back. It keeps its id, so that a slot which this very
+    /// message holds can be told from one that another message holds.
+    pub async fn park(self, broker: &Broker, why: &str) -> bool {
         let mut dead = self.envelope().clone();
         dead.origin = Some(match &self {
             Delivery::Rabbit(delivery) => delivery.queue.clone(),
             Delivery::Memory(delivery) => delivery.queue.clone(),
         });
-        dead.message_id = message_id;
         dead.reason = Some(why.to_owned());
         match broker.publish(Target::Queue(Queue::Dead), dead).await {
             Ok(()) => self.ack().await,

@@ -144,6 +144,9 @@ pub const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 pub const STORE_TIMEOUT: Duration = Duration::from_secs(5);
 /// How long the broker may take to declare the queues of a new connection; quorum queues elect a leader first.
 pub const DECLARE_TIMEOUT: Duration = Duration::from_secs(15);
+/// Wait before a queue that somebody deleted is declared again. Made again at once, RabbitMQ 3.10 forgets to cancel the old queue's
+/// consumers and hands them messages that it never sends.
+pub const REDECLARE_DELAY: Duration = Duration::from_secs(1);
 /// First wait between two tries to connect; doubled each time, with full jitter.
 pub const RECONNECT_BACKOFF_MIN: Duration = Duration::from_millis(100);
 /// Longest wait between two tries to connect.

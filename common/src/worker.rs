@@ -14,7 +14,6 @@ use tokio::time::{sleep, timeout};
 use tokio_util::sync::CancellationToken;
 
 use crate::broker::{Broker, Delivery, Envelope};
-use crate::env::Ids;
 use crate::message::Queue;
 
 /// What became of a message.
@@ -43,7 +42,6 @@ pub enum Outcome {
 /// those that wait for a retry at once: their messages come back.
 pub async fn work<H, F>(
     broker: &Broker,
-    ids: &Ids,
     queue: Queue,
     concurrency: u16,
     grace: Duration,
@@ -62,7 +60,7 @@ pub async fn work<H, F>(
             () = stop.cancelled() => break,
             Some(ended) = running.join_next() => report(ended),
             delivery = consumer.next(), if running.len() < usize::from(concurrency) => {
-                running.spawn(attend(broker.clone(), ids.clone(), delivery, handle.clone(), stop.clone()));
+                running.spawn(attend(broker.clone(), delivery, handle.clone(), stop.clone()));
             }
         }
     }
@@ -84,7 +82,7 @@ pub async fn work<H, F>(
 }
 
 /// Handles one delivery until it is settled, or has to be given back.
-async fn attend<H, F>(broker: Broker, ids: Ids, delivery: Delivery, handle: H, stop: CancellationToken)
+async fn attend<H, F>(broker: Broker, delivery: Delivery, handle: H, stop: CancellationToken)
 where
     H: Fn(Envelope, bool) -> F,
     F: Future<Output = Outcome>,
@@ -102,8 +100,8 @@ where
                 }
                 return;
             }
-            Ok(Outcome::Park { why }) => return park(&broker, &ids, delivery, &why).await,
-            Err(panic) => return park(&broker, &ids, delivery, &format!("handler panicked: {}", text_of(&*panic))).await,
+            Ok(Outcome::Park { why }) => return park(&broker, delivery, &why).await,
+            Err(panic) => return park(&broker, delivery, &format!("handler panicked: {}", text_of(&*panic))).await,
             Ok(Outcome::Retry { after, why }) => {
                 let message_id = &delivery.envelope().message_id;
                 tracing::debug!(message_id, why, "message {message_id} is handled again");
@@ -116,12 +114,11 @@ where
     }
 }
 
-async fn park(broker: &Broker, ids: &Ids, delivery: Delivery, why: &str) {
+async fn park(broker: &Broker, delivery: Delivery, why: &str) {
     let message_id = delivery.envelope().message_id.clone();
-    let dead_id = ids.unique();
-    let parked = delivery.park(broker, dead_id.clone(), why).await;
+    let parked = delivery.park(broker, why).await;
     if parked {
-        tracing::warn!(message_id, dead_id, why, "parked message {message_id} as dead letter {dead_id}");
+        tracing::warn!(message_id, why, "message {message_id} is now a dead letter: {why}");
     } else {
         tracing::warn!(message_id, why, "message {message_id} could not be parked and will come back");
     }

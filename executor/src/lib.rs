@@ -39,7 +39,7 @@ pub async fn run(env: Env, config: &Config, stop: CancellationToken) -> anyhow::
     let executor = Executor { env: env.clone(), config: config.run.clone(), tools, drain };
     // The worker waits a little longer than the lease holder, which gives unfinished steps back by itself.
     let grace = config.run.shutdown_grace + common::limits::RELEASE_MARGIN;
-    worker::work(&env.broker, &env.ids, Queue::Steps, config.run.concurrency, grace, stop, move |envelope, _redelivered| {
+    worker::work(&env.broker, Queue::Steps, config.run.concurrency, grace, stop, move |envelope, _redelivered| {
         let executor = executor.clone();
         async move { step::handle(&executor, &envelope).await }
     })

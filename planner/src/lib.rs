@@ -47,26 +47,26 @@ pub async fn run(env: Env, config: &Config, stop: CancellationToken) -> anyhow::
     let drain = Drain { stop: stop.clone(), grace: config.run.shutdown_grace };
     let tools = builtin(config.tools.search_dir.is_some());
     let planner = Planner { env: env.clone(), config: config.run.clone(), tools, drain };
-    let (broker, ids) = (&env.broker, &env.ids);
+    let broker = &env.broker;
     let (concurrency, grace) = (config.run.concurrency, config.run.shutdown_grace + RELEASE_MARGIN);
     let on = |planner: &Planner| planner.clone();
     let objectives = {
         let planner = on(&planner);
-        worker::work(broker, ids, Queue::Objectives, concurrency, grace, stop.clone(), move |envelope, _redelivered| {
+        worker::work(broker, Queue::Objectives, concurrency, grace, stop.clone(), move |envelope, _redelivered| {
             let planner = planner.clone();
             async move { objective::handle(&planner, &envelope).await }
         })
     };
     let reports = {
         let planner = on(&planner);
-        worker::work(broker, ids, Queue::Reports, concurrency, grace, stop.clone(), move |envelope, _redelivered| {
+        worker::work(broker, Queue::Reports, concurrency, grace, stop.clone(), move |envelope, _redelivered| {
             let planner = planner.clone();
             async move { report::handle(&planner, &envelope).await }
         })
     };
     let dead_letters = {
         let planner = on(&planner);
-        worker::work(broker, ids, Queue::Dead, 1, grace, stop.clone(), move |envelope, _redelivered| {
+        worker::work(broker, Queue::Dead, 1, grace, stop.clone(), move |envelope, _redelivered| {
             let planner = planner.clone();
             async move { dead::handle(&planner, &envelope).await }
         })

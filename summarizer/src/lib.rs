@@ -30,7 +30,7 @@ pub async fn run(env: Env, config: &Config, stop: CancellationToken) -> anyhow::
     let summarizer = Summarizer { env: env.clone(), config: config.run.clone(), drain };
     let grace = config.run.shutdown_grace + RELEASE_MARGIN;
     let concurrency = config.run.concurrency;
-    worker::work(&env.broker, &env.ids, Queue::Completions, concurrency, grace, stop, move |envelope, redelivered| {
+    worker::work(&env.broker, Queue::Completions, concurrency, grace, stop, move |envelope, redelivered| {
         let summarizer = summarizer.clone();
         async move { completion::handle(&summarizer, &envelope, redelivered).await }
     })

@@ -14,18 +14,20 @@ use std::sync::{Arc, Mutex, PoisonError};
 use lapin::options::QueueDeclareOptions;
 use lapin::types::FieldTable;
 use tokio::time::timeout;
+use tokio_util::sync::CancellationToken;
 
 use self::link::Link;
 use self::publish::{Cargo, Lane, Receipt};
 use super::{ConnectError, Envelope, PublishError, Target};
 use crate::config::BrokerConfig;
 use crate::env::{Clock, Ids};
-use crate::limits::{CONFIRM_TIMEOUT, CONFIRM_WINDOW};
+use crate::limits::{CONFIRM_TIMEOUT, CONFIRM_WINDOW, CONNECT_TIMEOUT};
 use crate::message::Queue;
 use crate::worker::Tasks;
 
 mod address;
 mod consume;
+mod ledger;
 mod link;
 mod publish;
 mod topology;
@@ -43,7 +45,9 @@ pub struct Rabbit {
     own: Lane,
     /// Publications to queues that submitters named.
     foreign: Lane,
-    tasks: Mutex<Tasks>,
+    _lanes: Tasks,
+    feeds: Mutex<Tasks>,
+    closing: CancellationToken,
 }
 
 impl fmt::Debug for Rabbit {
@@ -61,11 +65,16 @@ impl Rabbit {
         drop(publishing.channel().await?);
         let (own, own_jobs) = Lane::new(&publishing, CONFIRM_WINDOW);
         let (foreign, foreign_jobs) = Lane::new(&publishing, 1);
-        let mut tasks = Tasks::new();
-        tasks.spawn(publish::run(Arc::clone(&publishing), Cargo::Own, CONFIRM_WINDOW, own_jobs));
-        tasks.spawn(publish::run(Arc::clone(&publishing), Cargo::Foreign, 1, foreign_jobs));
-        let prefix = prefix.to_owned();
-        Ok(Arc::new(Self { prefix, clock: Clock::System, publishing, consuming, own, foreign, tasks: Mutex::new(tasks) }))
+        let closing = CancellationToken::new();
+        let mut lanes = Tasks::new();
+        for (cargo, window, jobs) in [(Cargo::Own, CONFIRM_WINDOW, own_jobs), (Cargo::Foreign, 1, foreign_jobs)] {
+            let (lane, closing) = (publish::run(Arc::clone(&publishing), cargo, window, jobs), closing.clone());
+            lanes.spawn(async move {
+                closing.run_until_cancelled(lane).await;
+            });
+        }
+        let (prefix, clock, feeds) = (prefix.to_owned(), Clock::System, Mutex::default());
+        Ok(Arc::new(Self { prefix, clock, publishing, consuming, own, foreign, _lanes: lanes, feeds, closing }))
     }
 
     /// Deletes every queue of `prefix`, with what is in them. For tests.
@@ -109,8 +118,8 @@ impl Rabbit {
     pub(super) fn consume(this: &Arc<Self>, queue: Queue, prefetch: u16) -> RabbitConsumer {
         let name = queue.name(&this.prefix);
         // A prefetch of 0 would mean no limit.
-        let (consumer, feed) = consume::pair(Arc::clone(this), Arc::clone(&this.consuming), name, prefetch.max(1));
-        this.tasks.lock().unwrap_or_else(PoisonError::into_inner).spawn(feed.run());
+        let (consumer, feed) = consume::pair(Arc::clone(this), name, prefetch.max(1));
+        this.feeds.lock().unwrap_or_else(PoisonError::into_inner).spawn(feed.run());
         consumer
     }
 
@@ -129,8 +138,11 @@ impl Rabbit {
     }
 
     pub(super) async fn close(&self) {
-        let mut tasks = std::mem::take(&mut *self.tasks.lock().unwrap_or_else(PoisonError::into_inner));
-        tasks.stop().await;
+        self.closing.cancel();
+        let mut feeds = std::mem::take(&mut *self.feeds.lock().unwrap_or_else(PoisonError::into_inner));
+        // They write what is acknowledged by now.
+        let _all_or_some = timeout(CONNECT_TIMEOUT, feeds.finish()).await;
+        feeds.stop().await;
         self.consuming.close().await;
         self.publishing.close().await;
     }

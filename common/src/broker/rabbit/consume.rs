@@ -1,14 +1,19 @@
 //! A feed: the one task that keeps one consumer supplied, over as many connections as it takes.
 //!
 //! Every end of the stream (an error, a cancelled consumer, a lost connection) is treated the same: new channel, prefetch,
-//! consumer; on a new connection if the old one is gone. Deliveries of an old channel cannot be acknowledged any more, and come back.
+//! consumer; on a new connection if the old one is gone. Deliveries of an old channel cannot be settled any more, and come back.
+//!
+//! Acknowledgements go through the feed, which tells the broker of many at once: while one write is under way the next ones gather.
 
-use std::ops::ControlFlow;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
-use futures::{FutureExt, StreamExt};
-use lapin::Acker;
-use lapin::options::{BasicAckOptions, BasicCancelOptions, BasicConsumeOptions, BasicNackOptions, BasicQosOptions};
+use futures::FutureExt;
+use futures::future::BoxFuture;
+use futures::stream::{FuturesUnordered, StreamExt};
+use lapin::options::{
+    BasicAckOptions, BasicCancelOptions, BasicConsumeOptions, BasicNackOptions, BasicQosOptions, BasicRejectOptions,
+};
 use lapin::types::FieldTable;
 use lapin::{Channel, Consumer};
 use tokio::sync::mpsc;
@@ -16,6 +21,7 @@ use tokio::time::{Instant, timeout};
 use tokio_util::sync::CancellationToken;
 
 use super::Rabbit;
+use super::ledger::{Ledger, Returned};
 use super::link::Link;
 use super::wire;
 use crate::broker::{ConnectError, Envelope};
@@ -27,7 +33,7 @@ pub struct RabbitConsumer {
     deliveries: mpsc::UnboundedReceiver<RabbitDelivery>,
     stop: CancellationToken,
     /// Keeps the feed alive while this consumer or one of its deliveries lives.
-    _give_back: mpsc::UnboundedSender<Acker>,
+    _settle: mpsc::UnboundedSender<Settled>,
     /// Keeps the connection.
     _broker: Arc<Rabbit>,
 }
@@ -38,8 +44,35 @@ pub struct RabbitDelivery {
     pub(in crate::broker) envelope: Envelope,
     pub(in crate::broker) redelivered: bool,
     pub(in crate::broker) queue: String,
-    acker: Option<Acker>,
-    give_back: mpsc::UnboundedSender<Acker>,
+    session: Arc<Session>,
+    tag: u64,
+    fate: Fate,
+    settle: mpsc::UnboundedSender<Settled>,
+}
+
+/// One channel's life, as its deliveries see it.
+#[derive(Debug, Default)]
+struct Session {
+    over: AtomicBool,
+}
+
+/// What becomes of a delivery when it is dropped.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Fate {
+    /// Goes back; nobody has had it in hand.
+    Untaken,
+    /// Goes back; it was taken.
+    Taken,
+    /// Is gone.
+    Acknowledged,
+}
+
+/// A delivery whose fate is sealed.
+#[derive(Debug)]
+struct Settled {
+    session: Arc<Session>,
+    tag: u64,
+    fate: Fate,
 }
 
 /// The feed's side of a consumer.
@@ -48,26 +81,40 @@ pub(super) struct Feed {
     queue: String,
     prefetch: u16,
     deliveries: mpsc::UnboundedSender<RabbitDelivery>,
-    given_back: mpsc::UnboundedReceiver<Acker>,
-    /// Weak: the feed ends when all deliveries are gone.
-    give_back: mpsc::WeakUnboundedSender<Acker>,
+    settled: mpsc::UnboundedReceiver<Settled>,
+    /// Weak: the feed ends when the consumer and all deliveries are gone.
+    settle: mpsc::WeakUnboundedSender<Settled>,
+    /// The consumer was dropped.
     stop: CancellationToken,
+    /// The broker is being closed.
+    closing: CancellationToken,
 }
 
-/// A consumer and its feed, not yet running.
-pub(super) fn pair(broker: Arc<Rabbit>, link: Arc<Link>, queue: String, prefetch: u16) -> (RabbitConsumer, Feed) {
+/// A consumer of `queue` and its feed, not yet running.
+pub(super) fn pair(broker: Arc<Rabbit>, queue: String, prefetch: u16) -> (RabbitConsumer, Feed) {
     let (out, deliveries) = mpsc::unbounded_channel();
-    let (give_back, given_back) = mpsc::unbounded_channel();
+    let (settle, settled) = mpsc::unbounded_channel();
     let stop = CancellationToken::new();
-    let weak = give_back.downgrade();
-    let feed = Feed { link, queue, prefetch, deliveries: out, given_back, give_back: weak, stop: stop.clone() };
-    (RabbitConsumer { deliveries, stop, _give_back: give_back, _broker: broker }, feed)
+    let feed = Feed {
+        link: Arc::clone(&broker.consuming),
+        queue,
+        prefetch,
+        deliveries: out,
+        settled,
+        settle: settle.downgrade(),
+        stop: stop.clone(),
+        closing: broker.closing.clone(),
+    };
+    (RabbitConsumer { deliveries, stop, _settle: settle, _broker: broker }, feed)
 }
 
 impl RabbitConsumer {
     pub(in crate::broker) async fn next(&mut self) -> RabbitDelivery {
         match self.deliveries.recv().await {
-            Some(delivery) => delivery,
+            Some(mut delivery) => {
+                delivery.fate = Fate::Taken;
+                delivery
+            }
             // The broker was closed under us: there is nothing to come.
             None => std::future::pending().await,
         }
@@ -82,20 +129,18 @@ impl Drop for RabbitConsumer {
 }
 
 impl RabbitDelivery {
-    pub(in crate::broker) async fn ack(mut self) -> bool {
-        match self.acker.take() {
-            Some(acker) => acker.ack(BasicAckOptions::default()).await.unwrap_or(false),
-            None => false,
-        }
+    /// Hands the acknowledgement to the feed. No broker confirms one, so there is nothing to wait for.
+    pub(in crate::broker) fn ack(mut self) -> bool {
+        self.fate = Fate::Acknowledged;
+        !self.session.over.load(Ordering::SeqCst) && !self.settle.is_closed()
     }
 }
 
 impl Drop for RabbitDelivery {
     fn drop(&mut self) {
-        if let Some(acker) = self.acker.take() {
-            // Without a feed there is no connection either, and the message comes back by itself.
-            let _feed_may_be_gone = self.give_back.send(acker);
-        }
+        let settled = Settled { session: Arc::clone(&self.session), tag: self.tag, fate: self.fate };
+        // Without a feed there is no connection either, and the message comes back by itself.
+        let _feed_may_be_gone = self.settle.send(settled);
     }
 }
 
@@ -103,18 +148,18 @@ impl Feed {
     /// Supplies the consumer until it is dropped and all its deliveries are settled.
     pub(super) async fn run(mut self) {
         let mut tries = 0;
-        let stop = self.stop.clone();
-        while !stop.is_cancelled() {
+        let (stop, closing) = (self.stop.clone(), self.closing.clone());
+        let ended = async || tokio::select! { () = stop.cancelled() => {}, () = closing.cancelled() => {} };
+        while !stop.is_cancelled() && !closing.is_cancelled() {
             let subscribed = tokio::select! {
-                () = stop.cancelled() => return,
+                () = ended() => return,
                 subscribed = self.subscribe() => subscribed,
             };
             let since = Instant::now();
             match subscribed {
                 Ok((channel, consumer)) => {
                     tracing::debug!(queue = %self.queue, "consuming from {}", self.queue);
-                    self.supply(&channel, consumer).await;
-                    let _closed_or_not = timeout(CONNECT_TIMEOUT, channel.close(200, "OK".into())).await;
+                    Supply::new(&mut self, channel).run(consumer).await;
                 }
                 Err(error) => {
                     tracing::warn!(queue = %self.queue, %error, tries, "cannot consume from {}, trying again", self.queue)
@@ -123,7 +168,7 @@ impl Feed {
             // A session that lasted was a good one; one that ends at once again and again must not become a storm.
             tries = if since.elapsed() > RECONNECT_BACKOFF_MAX { 0 } else { tries + 1 };
             tokio::select! {
-                () = stop.cancelled() => {}
+                () = ended() => {}
                 () = tokio::time::sleep(self.link.pause(tries)) => {}
             }
         }
@@ -150,65 +195,143 @@ impl Feed {
             }
         }
     }
+}
 
-    /// Hands over deliveries until the stream ends, or the consumer is dropped and everything is settled.
-    async fn supply(&mut self, channel: &Channel, mut consumer: Consumer) {
-        let stop = self.stop.clone();
+/// The feed on one channel.
+struct Supply<'a> {
+    feed: &'a mut Feed,
+    channel: Channel,
+    session: Arc<Session>,
+    ledger: Ledger,
+    /// Frames on their way out.
+    writes: FuturesUnordered<BoxFuture<'static, ()>>,
+}
+
+impl<'a> Supply<'a> {
+    fn new(feed: &'a mut Feed, channel: Channel) -> Self {
+        Self { feed, channel, session: Arc::default(), ledger: Ledger::new(), writes: FuturesUnordered::new() }
+    }
+
+    /// Hands over deliveries until the stream ends, the broker is closed, or the consumer is dropped and everything is settled.
+    async fn run(mut self, mut consumer: Consumer) {
+        let (stop, closing) = (self.feed.stop.clone(), self.feed.closing.clone());
+        let mut cancelled = false;
         loop {
+            if self.writes.is_empty() {
+                self.tell();
+            }
             tokio::select! {
                 biased;
-                () = stop.cancelled() => return self.wind_up(channel, consumer).await,
-                Some(acker) = self.given_back.recv() => requeue(&acker).await,
-                next = consumer.next() => if self.hand_over(next).is_break() {
-                    return;
+                () = closing.cancelled() => break,
+                () = stop.cancelled(), if !cancelled => {
+                    cancelled = true;
+                    self.cancel(&mut consumer).await;
+                }
+                Some(()) = self.writes.next() => {}
+                settled = self.feed.settled.recv() => match settled {
+                    Some(settled) => self.note(settled),
+                    // The consumer and all its deliveries are gone.
+                    None => break,
+                },
+                next = consumer.next(), if !cancelled => if !self.hand_over(next) {
+                    break;
                 },
             }
         }
+        self.end().await;
     }
 
-    fn hand_over(&self, next: Option<Result<lapin::message::Delivery, lapin::Error>>) -> ControlFlow<()> {
+    /// What is settled by now still reaches the broker, if the broker can be reached. Everything else comes back.
+    async fn end(mut self) {
+        self.session.over.store(true, Ordering::SeqCst);
+        while let Ok(settled) = self.feed.settled.try_recv() {
+            self.note(settled);
+        }
+        self.tell();
+        let _closed_or_not = timeout(CONNECT_TIMEOUT, async {
+            while let Some(()) = self.writes.next().await {}
+            self.channel.close(200, "OK".into()).await
+        })
+        .await;
+    }
+
+    fn hand_over(&self, next: Option<Result<lapin::message::Delivery, lapin::Error>>) -> bool {
+        let queue = &self.feed.queue;
         match next {
             Some(Ok(delivery)) => {
-                // No sender is left when the consumer and all deliveries are gone; then `stop` is cancelled too.
-                let Some(give_back) = self.give_back.upgrade() else { return ControlFlow::Break(()) };
+                // No sender is left when the consumer and all deliveries are gone; then the channel has no more use either.
+                let Some(settle) = self.feed.settle.upgrade() else { return false };
                 let delivery = RabbitDelivery {
                     envelope: wire::envelope(&delivery.properties, delivery.data),
                     redelivered: delivery.redelivered,
-                    queue: self.queue.clone(),
-                    acker: Some(delivery.acker),
-                    give_back,
+                    queue: queue.clone(),
+                    session: Arc::clone(&self.session),
+                    tag: delivery.delivery_tag,
+                    fate: Fate::Untaken,
+                    settle,
                 };
                 // A consumer that is gone in this moment drops the delivery, which gives it back.
-                let _consumer_may_be_gone = self.deliveries.send(delivery);
-                ControlFlow::Continue(())
+                let _consumer_may_be_gone = self.feed.deliveries.send(delivery);
+                true
             }
             Some(Err(error)) => {
-                tracing::warn!(queue = %self.queue, %error, "lost the consumer of {}, consuming anew", self.queue);
-                ControlFlow::Break(())
+                tracing::warn!(queue, %error, "lost the consumer of {queue}, consuming anew");
+                false
             }
             None => {
-                tracing::warn!(queue = %self.queue, "the broker cancelled the consumer of {}, consuming anew", self.queue);
-                self.link.redeclare();
-                ControlFlow::Break(())
+                tracing::warn!(queue, "the broker cancelled the consumer of {queue}, consuming anew");
+                self.feed.link.redeclare();
+                false
             }
         }
     }
 
-    /// Cancels the consumer, gives back what it had not handed over, and stays until the rest is settled.
-    async fn wind_up(&mut self, channel: &Channel, mut consumer: Consumer) {
+    /// Cancels the consumer and gives back what it had not handed over. Deliveries in hand can still be settled.
+    async fn cancel(&mut self, consumer: &mut Consumer) {
         // Deliveries may arrive until the broker has confirmed; after it none can.
-        let _cancelled_or_lost =
-            timeout(CONNECT_TIMEOUT, channel.basic_cancel(consumer.tag(), BasicCancelOptions::default())).await;
+        let cancel = self.channel.basic_cancel(consumer.tag(), BasicCancelOptions::default());
+        let _cancelled_or_lost = timeout(CONNECT_TIMEOUT, cancel).await;
         while let Some(Some(Ok(delivery))) = consumer.next().now_or_never() {
-            requeue(&delivery.acker).await;
-        }
-        while let Some(acker) = self.given_back.recv().await {
-            requeue(&acker).await;
+            self.ledger.give_back(delivery.delivery_tag, false);
         }
     }
-}
 
-/// Gives one message back. On a channel that is gone there is nothing to do: the broker has it back already.
-async fn requeue(acker: &Acker) {
-    let _given_back_or_gone = acker.nack(BasicNackOptions { requeue: true, multiple: false }).await;
+    fn note(&mut self, settled: Settled) {
+        let mut next = Some(settled);
+        while let Some(Settled { session, tag, fate }) = next {
+            // Tags of an older channel mean nothing on this one.
+            if Arc::ptr_eq(&session, &self.session) {
+                match fate {
+                    Fate::Acknowledged => self.ledger.acknowledge(tag),
+                    Fate::Taken => self.ledger.give_back(tag, true),
+                    Fate::Untaken => self.ledger.give_back(tag, false),
+                }
+            }
+            next = self.feed.settled.try_recv().ok();
+        }
+    }
+
+    /// Writes what the broker does not know yet. On a channel that is gone it does not matter: the broker has everything back.
+    fn tell(&mut self) {
+        let words = self.ledger.words();
+        let channel = || self.channel.clone();
+        for Returned { tag, taken } in words.returned {
+            let channel = channel();
+            self.writes.push(Box::pin(async move {
+                // Before RabbitMQ 4.3 both count as a return; since then only a reject does. What nobody took has not failed.
+                let _written_or_lost = if taken {
+                    channel.basic_reject(tag, BasicRejectOptions { requeue: true }).await
+                } else {
+                    channel.basic_nack(tag, BasicNackOptions { requeue: true, multiple: false }).await
+                };
+            }));
+        }
+        let acks = words.through.map(|tag| (tag, true)).into_iter().chain(words.single.into_iter().map(|tag| (tag, false)));
+        for (tag, multiple) in acks {
+            let channel = channel();
+            self.writes.push(Box::pin(async move {
+                let _written_or_lost = channel.basic_ack(tag, BasicAckOptions { multiple }).await;
+            }));
+        }
+    }
 }

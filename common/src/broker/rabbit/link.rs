@@ -18,7 +18,7 @@ use super::topology;
 use crate::broker::{ConnectError, backoff};
 use crate::config::BrokerConfig;
 use crate::env::Ids;
-use crate::limits::{CONNECT_TIMEOUT, DECLARE_TIMEOUT, RECONNECT_BACKOFF_MAX, RECONNECT_BACKOFF_MIN};
+use crate::limits::{CONNECT_TIMEOUT, DECLARE_TIMEOUT, RECONNECT_BACKOFF_MAX, RECONNECT_BACKOFF_MIN, REDECLARE_DELAY};
 use crate::message::Queue;
 
 /// See the module. Has no `Debug`: the pools hold passwords.
@@ -101,7 +101,11 @@ impl Link {
         }
         let fresh = Object::metrics(&connection).recycle_count == 0;
         let opened = timeout(DECLARE_TIMEOUT, async {
-            if self.stale.swap(false, Ordering::Relaxed) || fresh {
+            let stale = self.stale.swap(false, Ordering::Relaxed);
+            if stale {
+                tokio::time::sleep(REDECLARE_DELAY).await;
+            }
+            if stale || fresh {
                 let channel = connection.create_channel().await.map_err(|e| host.error(&e))?;
                 topology::declare(&channel, &self.prefix, self.queues).await.map_err(|(q, e)| host.declare_error(q, &e))?;
             }
