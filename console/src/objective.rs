@@ -19,7 +19,7 @@ pub(crate) fn read(args: &ObjectiveArgs, run_id: Option<RunId>) -> Result<Object
         Some("-") => read_stdin().map_err(usage)?,
         Some(text) => text.to_owned(),
         None if io::stdin().is_terminal() => {
-            return Err(Failure::says(Exit::Usage, "there is no objective").hint("planrelay run \"What is 15% of 240?\""));
+            return Err(Failure::says(Exit::Usage, "there is no objective").hint("planrelay run \"15% of 240\""));
         }
         None => read_stdin().map_err(usage)?,
     };
