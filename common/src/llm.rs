@@ -5,12 +5,17 @@
 
 use std::time::Duration;
 
+use secrecy::ExposeSecret;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
+use crate::config::{LlmConfig, ModelChoice};
 use crate::id::StepNumber;
 use crate::run::{Outcome, Usage};
 use crate::tool::{ToolCall, ToolSpec};
+
+/// The endpoint that is meant when none is configured.
+pub const DEFAULT_BASE_URL: &str = "https://api.openai.com/v1";
 
 /// Who answers.
 #[derive(Debug, Clone)]
@@ -171,6 +176,19 @@ pub enum LlmError {
 }
 
 impl Llm {
+    /// Who answers, by configuration. `auto` is the endpoint if a key or another base URL than OpenAI's own is configured, else
+    /// offline. Connects to nothing yet. The error names the setting that cannot be used.
+    pub fn from_config(config: &LlmConfig) -> Result<Self, String> {
+        let key = config.api_key.as_ref().is_some_and(|key| !key.expose_secret().trim().is_empty());
+        let own_url = config.base_url.trim().trim_end_matches('/') != DEFAULT_BASE_URL;
+        let endpoint = match config.choice {
+            ModelChoice::Auto => key || own_url,
+            ModelChoice::OpenAi => true,
+            ModelChoice::Offline => false,
+        };
+        Ok(if endpoint { Llm::OpenAi(openai::OpenAi::new(config)?) } else { Llm::Offline })
+    }
+
     /// The name under which answers are labelled when no request tells better: the configured model, or `offline`.
     pub fn name(&self) -> &str {
         match self {
@@ -204,8 +222,10 @@ impl Llm {
     }
 }
 
+mod extract;
 pub mod offline;
 pub mod openai;
+mod prompt;
 mod text;
 
 impl ModelCall {

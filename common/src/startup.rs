@@ -1,1 +1,133 @@
 //! How a service process starts and ends: options, configuration, connections, exit codes.
+//!
+//! Exit codes: 0 stopped as asked, 2 configuration, 5 a server cannot be reached or refuses, 1 anything else.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::sync::Arc;
+
+use clap::Parser;
+use tokio_util::sync::CancellationToken;
+use tracing::info;
+
+use crate::broker::{self, Broker, rabbit::Rabbit};
+use crate::config::{Config, Sources, print_config};
+use crate::env::{Clock, Env, Ids};
+use crate::llm::Llm;
+use crate::store::redis::{self, Redis};
+use crate::store::{Store, StoreTime};
+
+/// The options of every service. Everything else comes from the environment or the file.
+#[derive(Debug, Parser)]
+#[command(version, about = "A planrelay service; configured by the environment, see README.md")]
+struct Options {
+    /// A TOML file with settings
+    #[arg(long, value_name = "PATH")]
+    config: Option<PathBuf>,
+    /// Print every setting with its source, secrets masked, and end
+    #[arg(long)]
+    print_config: bool,
+}
+
+/// What a service starts with.
+pub struct Started {
+    /// The world.
+    pub env: Env,
+    /// The configuration.
+    pub config: Config,
+    /// Cancelled by SIGINT or SIGTERM; a second signal ends the process at once.
+    pub stop: CancellationToken,
+}
+
+/// Why a service does not start: what to print, and the exit code.
+#[derive(Debug, thiserror::Error)]
+#[error("{what}")]
+struct Refused {
+    what: String,
+    code: u8,
+}
+
+const CONFIGURATION: u8 = 2;
+const UNREACHABLE: u8 = 5;
+
+fn refused(code: u8, what: impl std::fmt::Display) -> Refused {
+    Refused { what: what.to_string(), code }
+}
+
+impl From<broker::ConnectError> for Refused {
+    fn from(error: broker::ConnectError) -> Self {
+        let code = match &error {
+            broker::ConnectError::Unreachable { .. } | broker::ConnectError::Refused { .. } => UNREACHABLE,
+            broker::ConnectError::Topology { .. } | broker::ConnectError::BadUrl(_) => CONFIGURATION,
+        };
+        refused(code, error)
+    }
+}
+
+impl From<redis::ConnectError> for Refused {
+    fn from(error: redis::ConnectError) -> Self {
+        let code = match &error {
+            redis::ConnectError::Unreachable { .. } => UNREACHABLE,
+            redis::ConnectError::Evicts { .. } | redis::ConnectError::BadUrl(_) => CONFIGURATION,
+        };
+        refused(code, error)
+    }
+}
+
+/// Runs the service `name` until it is asked to stop.
+pub fn service<E: std::fmt::Display>(name: &str, run: impl AsyncFnOnce(Started) -> Result<(), E>) -> ExitCode {
+    let options = Options::parse();
+    let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
+        Ok(runtime) => runtime,
+        Err(error) => return complain(name, &error.to_string(), 1),
+    };
+    runtime.block_on(async {
+        match start(name, options).await {
+            Ok(None) => ExitCode::SUCCESS,
+            Ok(Some(started)) => {
+                let broker = started.env.broker.clone();
+                let worker = started.env.worker.clone();
+                let ended = run(started).await;
+                broker.close().await;
+                match ended {
+                    Ok(()) => {
+                        info!("{worker} stopped");
+                        ExitCode::SUCCESS
+                    }
+                    Err(error) => complain(name, &format!("{error:#}"), 1),
+                }
+            }
+            Err(Refused { what, code }) => complain(name, &what, code),
+        }
+    })
+}
+
+#[expect(clippy::print_stderr, reason = "the last words of a process that may have no log yet")]
+fn complain(name: &str, what: &str, code: u8) -> ExitCode {
+    eprintln!("{name}: {what}");
+    ExitCode::from(code)
+}
+
+async fn start(name: &str, options: Options) -> Result<Option<Started>, Refused> {
+    let loaded =
+        Config::load(Sources::from_process(options.config, BTreeMap::new())).map_err(|error| refused(CONFIGURATION, error))?;
+    if options.print_config {
+        #[expect(clippy::print_stdout, reason = "it was asked for")]
+        {
+            print!("{}", print_config(&loaded));
+        }
+        return Ok(None);
+    }
+    let config = loaded.config;
+    crate::telemetry::init(&config.log).map_err(|error| refused(CONFIGURATION, error))?;
+    let stop = crate::shutdown::signal().map_err(|error| refused(1, error))?;
+    let ids = Ids::random();
+    let worker: Arc<str> = format!("{name}-{}", &ids.unique()[..8]).into();
+    let llm = Llm::from_config(&config.llm).map_err(|error| refused(CONFIGURATION, error))?;
+    let redis = Redis::connect(&config.store, &config.prefix, StoreTime::Own).await?;
+    let rabbit = Rabbit::connect(&config.broker, &config.prefix, &worker, ids.clone()).await?;
+    info!(worker = &*worker, model = llm.name(), concurrency = config.run.concurrency, "{worker} started, model {}", llm.name());
+    let env = Env { clock: Clock::System, ids, broker: Broker::Rabbit(rabbit), store: Store::Redis(redis), llm, worker };
+    Ok(Some(Started { env, config, stop }))
+}

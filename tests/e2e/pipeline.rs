@@ -50,7 +50,7 @@ async fn an_exact_run_needs_no_model() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_model_plans_calls_tools_and_answers() {
-    let script = Script::new()
+    let script = Script::default()
         .plan(|_| {
             json!({"steps": [
                 {"step_number": 1, "description": "15% of 240", "tool_hint": "calculate", "depends_on": []},
@@ -93,7 +93,7 @@ async fn there_is_no_barrier() {
     // 1 -> 2 (held by the model), 3 -> 4: 4 ends while 2 has not.
     let gate = std::sync::Arc::new(tokio::sync::Semaphore::new(0));
     let held = gate.clone();
-    let script = Script::new()
+    let script = Script::default()
         .plan(|_| {
             json!({"steps": [
                 {"step_number": 1, "description": "first", "depends_on": []},

@@ -57,7 +57,7 @@ impl Request {
     /// Whether a tool's output (or its error) is among the messages.
     pub fn has_tool_output(&self) -> bool {
         let messages = self.body["messages"].as_array().map(Vec::as_slice).unwrap_or_default();
-        messages.iter().any(|m| m["role"] == "tool" || m["content"].as_str().is_some_and(|text| text.contains("<output")))
+        messages.iter().any(|m| m["role"] == "tool" || m["content"].as_str().is_some_and(|text| text.contains("<output tool=")))
     }
 }
 

@@ -1,0 +1,305 @@
+//! The next move within a step: native tool calls where the model knows them, else an action object.
+
+use serde_json::{Map, Value, json};
+
+use super::completion::{Completion, NativeCall};
+use super::conversation::{action_messages, native_messages};
+use super::failure::one_line;
+use super::ladder::{Asker, Shape, refused_request};
+use crate::limits::{ARGUMENTS_BYTES_MAX, TOOL_CALLS_PER_TURN_MAX, TOOL_OUTPUT_BYTES_MAX};
+use crate::llm::text::cut;
+use crate::llm::{LlmError, Move, StepTask, Turn, extract, prompt};
+use crate::tool::{ToolCall, ToolSpec};
+
+/// How much of an unusable reply is kept, in bytes.
+const UNUSABLE_BYTES_MAX: usize = 2 << 10;
+
+/// How a model is asked for moves.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Style {
+    /// With `tools`, as the API has it.
+    Native,
+    /// With an object `{"tool", "arguments"}` or `{"answer"}`.
+    Action,
+}
+
+impl Asker<'_> {
+    /// The next move.
+    pub(super) async fn act(&mut self, task: &StepTask<'_>) -> Result<Move, LlmError> {
+        if task.last || task.tools.is_empty() {
+            return self.last_word(task).await;
+        }
+        if self.memory.get(self.model).style != Some(Style::Action)
+            && let Some(made) = self.native(task).await?
+        {
+            return Ok(made);
+        }
+        self.action(task).await
+    }
+
+    /// Asks with native tools. `None`: the model does not know them, ask for an action object.
+    async fn native(&mut self, task: &StepTask<'_>) -> Result<Option<Move>, LlmError> {
+        let tools: Vec<Value> = task
+            .tools
+            .iter()
+            .map(|tool| {
+                let function = json!({"name": tool.name, "description": tool.description, "parameters": tool.parameters});
+                json!({"type": "function", "function": function})
+            })
+            .collect();
+        let body = json!({"messages": native_messages(task), "tools": tools});
+        let completion = match self.ask(body, "tool_call").await {
+            Ok(completion) => completion,
+            Err(failure) if refused_request(&failure) => return Ok(None),
+            Err(failure) => return Err(failure.error),
+        };
+        let proven = self.memory.get(self.model).style == Some(Style::Native);
+        match read_native(&completion, task.tools) {
+            Native::Move(made) => {
+                if matches!(made, Move::Call(_)) {
+                    self.memory.update(self.model, |known| known.style = Some(Style::Native));
+                }
+                Ok(Some(made))
+            }
+            Native::CallAsText(made) => {
+                self.memory.update(self.model, |known| known.style = Some(Style::Action));
+                Ok(Some(made))
+            }
+            Native::Broken(made) if proven => Ok(Some(made)),
+            Native::Broken(_) => Ok(None),
+        }
+    }
+
+    /// Asks for an action object, or, where the plan names the tool and it has not been called, for its arguments alone.
+    async fn action(&mut self, task: &StepTask<'_>) -> Result<Move, LlmError> {
+        let hinted = task.tools.iter().find(|tool| Some(tool.name) == task.tool_hint);
+        let failures = task.turns.iter().filter(|turn| matches!(turn, Turn::Returned { output: Err(_), .. })).count();
+        let succeeded = task.turns.iter().any(|turn| matches!(turn, Turn::Returned { output: Ok(_), .. }));
+        let made = match hinted {
+            // After two failures the step may as well be given up: that takes an action object.
+            Some(tool) if !succeeded && failures < 2 => {
+                let shape =
+                    Shape { name: "arguments", schema: closed(&tool.parameters), strict: true, wanted: &property_names(tool) };
+                let messages = action_messages(task, &prompt::act_arguments(tool));
+                let found = self.structured(&shape, &messages).await?;
+                match found.value {
+                    Ok(value) => arguments_move(tool.name, value, &found.reply),
+                    Err(why) => unusable(&found.reply, why),
+                }
+            }
+            Some(_) | None => {
+                let ask = if succeeded {
+                    format!("{}\n\n{}", prompt::ACT_DONE.trim_end(), prompt::act_action(task.tools))
+                } else {
+                    prompt::act_action(task.tools)
+                };
+                let shape =
+                    Shape { name: "action", schema: action_schema(task.tools), strict: false, wanted: &["answer", "tool"] };
+                let found = self.structured(&shape, &action_messages(task, &ask)).await?;
+                match found.value {
+                    Ok(value) => action_move(&value, &found.reply, task.tools),
+                    // Plain words where an object was asked for: an answer, if they say anything.
+                    Err(_) if is_words(&found.reply) => answer(extract::without_reasoning(&found.reply)),
+                    Err(why) => unusable(&found.reply, why),
+                }
+            }
+        };
+        if !matches!(made, Move::Unusable { .. }) {
+            self.memory.update(self.model, |known| known.style = Some(Style::Action));
+        }
+        Ok(made)
+    }
+
+    /// Asks for the result in words, without tools.
+    async fn last_word(&mut self, task: &StepTask<'_>) -> Result<Move, LlmError> {
+        let messages = action_messages(task, prompt::ACT_LAST.trim_end());
+        let completion = self.ask(json!({"messages": messages}), "text").await.map_err(|failure| failure.error)?;
+        Ok(match read_native(&completion, task.tools) {
+            Native::Move(Move::Call(_)) | Native::CallAsText(_) => unusable(
+                &completion.text,
+                "no tool can be called any more, reply with the result of the step as plain text".into(),
+            ),
+            Native::Move(made @ (Move::Answer(_) | Move::Unusable { .. })) | Native::Broken(made) => made,
+        })
+    }
+}
+
+/// A reply to a request with native tools.
+enum Native {
+    /// As it should be.
+    Move(Move),
+    /// A call, but written as text.
+    CallAsText(Move),
+    /// Nothing that can be used.
+    Broken(Move),
+}
+
+fn read_native(completion: &Completion, tools: &[ToolSpec]) -> Native {
+    if let Some(refusal) = &completion.refusal {
+        return Native::Move(unusable(refusal, format!("the model refused: {}", one_line(refusal))));
+    }
+    if !completion.calls.is_empty() {
+        let calls: Result<Vec<ToolCall>, String> =
+            completion.calls.iter().take(TOOL_CALLS_PER_TURN_MAX).map(native_call).collect();
+        return match calls {
+            Ok(calls) => Native::Move(Move::Call(calls)),
+            Err(why) => Native::Broken(unusable(&native_text(&completion.calls), why)),
+        };
+    }
+    let text = extract::without_reasoning(&completion.text);
+    if text.is_empty() {
+        let why = if completion.cut_off { "the reply was cut off at its length limit" } else { "the reply was empty" };
+        return Native::Broken(unusable(&completion.text, why.into()));
+    }
+    if completion.cut_off {
+        return Native::Move(unusable(text, "the reply was cut off at its length limit, be shorter".into()));
+    }
+    let starts_as_data = text.starts_with(['{', '[', '<']) || text.starts_with("```");
+    match extract::object(text, &["name", "tool", "function", "answer"]) {
+        Ok(value) if starts_as_data => match action_move(&value, text, tools) {
+            made @ Move::Answer(_) => Native::Move(made),
+            made @ Move::Call(_) => Native::CallAsText(made),
+            // JSON that is no action: the step may have asked for JSON.
+            Move::Unusable { .. } if call_name(&value).is_none() => Native::Move(answer(text)),
+            made @ Move::Unusable { .. } => Native::Broken(made),
+        },
+        Ok(_) | Err(_) if text.contains("<tool_call>") || text.contains("<function=") => {
+            Native::Broken(unusable(text, "a tool call was written as text".into()))
+        }
+        Ok(_) | Err(_) => Native::Move(answer(text)),
+    }
+}
+
+fn native_call(call: &NativeCall) -> Result<ToolCall, String> {
+    let arguments = match &call.arguments {
+        Value::Null => Ok(json!({})),
+        Value::String(text) if text.trim().is_empty() => Ok(json!({})),
+        Value::String(text) => extract::object(text, &[]),
+        Value::Bool(_) | Value::Number(_) | Value::Array(_) | Value::Object(_) => Ok(call.arguments.clone()),
+    };
+    let arguments = arguments.map_err(|why| format!("the arguments of {} cannot be read: {why}", call.name))?;
+    checked(&call.name, arguments)
+}
+
+fn native_text(calls: &[NativeCall]) -> String {
+    let text = |call: &NativeCall| format!("{}({})", call.name, prompt::plain(&call.arguments));
+    calls.iter().map(text).collect::<Vec<_>>().join("\n")
+}
+
+/// The tool that an object names, however it spells it.
+fn call_name(value: &Value) -> Option<&str> {
+    ["tool", "name", "function", "tool_name"]
+        .iter()
+        .find_map(|key| value[*key].as_str().or_else(|| value[*key]["name"].as_str()))
+        .filter(|_| {
+            value.get("arguments").is_some()
+                || value.get("parameters").is_some()
+                || value.get("tool").is_some()
+                || value["function"].is_object()
+        })
+}
+
+/// An action object as a move.
+fn action_move(value: &Value, reply: &str, tools: &[ToolSpec]) -> Move {
+    let value = value.get(0).unwrap_or(value);
+    let name = call_name(value).map(str::trim).filter(|name| !matches!(*name, "" | "none" | "null" | "answer"));
+    if let Some(name) = name {
+        let given = ["arguments", "parameters", "args", "input"]
+            .iter()
+            .find_map(|key| value.get(*key).or_else(|| value["function"].get(*key)));
+        let arguments = match given {
+            Some(Value::String(text)) => extract::object(text, &[]).unwrap_or_else(|_| Value::from(text.clone())),
+            Some(other) => other.clone(),
+            None => json!({}),
+        };
+        if !tools.iter().any(|tool| tool.name == name) {
+            let known: Vec<&str> = tools.iter().map(|tool| tool.name).collect();
+            return unusable(
+                reply,
+                format!("{} is not a tool, use one of: {}", cut(&format!("{name:?}"), 100), known.join(", ")),
+            );
+        }
+        return checked(name, arguments).map_or_else(|why| unusable(reply, why), |call| Move::Call(vec![call]));
+    }
+    let given = ["answer", "result", "final_answer", "response"]
+        .iter()
+        .find_map(|key| value.get(*key))
+        .filter(|answer| !answer.is_null());
+    match given.map(prompt::plain) {
+        Some(text) if !text.trim().is_empty() => answer(text.trim()),
+        Some(_) | None => unusable(reply, "reply with {\"answer\": \"...\"} or {\"tool\": \"...\", \"arguments\": {...}}".into()),
+    }
+}
+
+/// A reply that should be the arguments of `tool` alone.
+fn arguments_move(tool: &str, value: Value, reply: &str) -> Move {
+    // Some models write the whole call all the same.
+    let value = match value.get("arguments").or_else(|| value.get("parameters")) {
+        Some(inner @ Value::Object(_))
+            if call_name(&value).is_some() || value.as_object().is_some_and(|fields| fields.len() == 1) =>
+        {
+            inner.clone()
+        }
+        Some(_) | None => value,
+    };
+    checked(tool, value).map_or_else(|why| unusable(reply, why), |call| Move::Call(vec![call]))
+}
+
+fn checked(tool: &str, mut arguments: Value) -> Result<ToolCall, String> {
+    let Some(fields) = arguments.as_object_mut() else { return Err(format!("the arguments of {tool} must be an object")) };
+    // Strict output has every optional argument in it, as null.
+    fields.retain(|_, value| !value.is_null());
+    let bytes = arguments.to_string().len();
+    if bytes > ARGUMENTS_BYTES_MAX {
+        return Err(format!("the arguments of {tool} have {bytes} bytes, the limit is {ARGUMENTS_BYTES_MAX}"));
+    }
+    Ok(ToolCall { tool: tool.to_owned(), arguments })
+}
+
+/// Whether a reply without an object still says something: words, not the ruins of an object.
+fn is_words(reply: &str) -> bool {
+    let text = extract::without_reasoning(reply);
+    !text.is_empty() && !text.contains(['{', '[']) && !text.starts_with('<')
+}
+
+fn answer(text: &str) -> Move {
+    Move::Answer(cut(text, TOOL_OUTPUT_BYTES_MAX))
+}
+
+fn unusable(reply: &str, complaint: String) -> Move {
+    Move::Unusable { reply: cut(reply, UNUSABLE_BYTES_MAX), complaint }
+}
+
+/// The schema of a tool's arguments as OpenAI's strict mode wants it: every property required. Optional ones accept null.
+fn closed(schema: &Value) -> Value {
+    let mut schema = schema.clone();
+    // Strict mode refuses limits of texts; the tool checks them anyway.
+    for property in schema["properties"].as_object_mut().into_iter().flat_map(Map::values_mut) {
+        if let Some(property) = property.as_object_mut() {
+            property.retain(|keyword, _| !matches!(keyword.as_str(), "minLength" | "maxLength"));
+        }
+    }
+    if let (Some(names), Some(fields)) =
+        (schema["properties"].as_object().map(|p| p.keys().cloned().collect::<Vec<_>>()), schema.as_object_mut())
+    {
+        fields.insert("required".into(), json!(names));
+        fields.insert("additionalProperties".into(), json!(false));
+    }
+    schema
+}
+
+fn property_names(tool: &ToolSpec) -> Vec<&str> {
+    tool.parameters["properties"].as_object().map(|fields| fields.keys().map(String::as_str).collect()).unwrap_or_default()
+}
+
+fn action_schema(tools: &[ToolSpec]) -> Value {
+    let object = |properties: Value| {
+        let required: Vec<&String> = properties.as_object().map(Map::keys).into_iter().flatten().collect();
+        json!({"type": "object", "required": required, "properties": properties, "additionalProperties": false})
+    };
+    let mut variants = vec![object(json!({"answer": {"type": "string"}}))];
+    variants.extend(
+        tools.iter().map(|tool| object(json!({"tool": {"type": "string", "enum": [tool.name]}, "arguments": tool.parameters}))),
+    );
+    json!({"anyOf": variants})
+}

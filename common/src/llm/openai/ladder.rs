@@ -1,0 +1,203 @@
+//! Structured output by ladder: the strictest way to ask for JSON that the endpoint understands, remembered per model.
+
+use serde_json::{Value, json};
+
+use super::completion::Completion;
+use super::endpoint::Endpoint;
+use super::failure::Failure;
+use super::{Known, Memory};
+use crate::llm::{LlmError, ModelCall, extract};
+
+/// A way to ask for a JSON object, strictest first.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Rung {
+    /// `response_format: json_schema`.
+    JsonSchema,
+    /// A tool whose arguments are the object, and that must be called.
+    ToolCall,
+    /// `response_format: json_object`.
+    JsonObject,
+    /// Words.
+    Prompt,
+}
+
+impl Rung {
+    fn name(self) -> &'static str {
+        match self {
+            Rung::JsonSchema => "json_schema",
+            Rung::ToolCall => "tool_call",
+            Rung::JsonObject => "json_object",
+            Rung::Prompt => "prompt",
+        }
+    }
+
+    fn below(self) -> Option<Self> {
+        match self {
+            Rung::JsonSchema => Some(Rung::ToolCall),
+            Rung::ToolCall => Some(Rung::JsonObject),
+            Rung::JsonObject => Some(Rung::Prompt),
+            Rung::Prompt => None,
+        }
+    }
+}
+
+/// What is asked for.
+pub(super) struct Shape<'a> {
+    /// The name of the schema.
+    pub(super) name: &'a str,
+    /// The schema; every object in it is closed.
+    pub(super) schema: Value,
+    /// Whether the schema is one that OpenAI's strict mode takes.
+    pub(super) strict: bool,
+    /// Keys by which the object is known among others.
+    pub(super) wanted: &'a [&'a str],
+}
+
+/// A reply with what was found in it.
+pub(super) struct Structured {
+    /// The model's own words.
+    pub(super) reply: String,
+    /// The JSON, or why there is none.
+    pub(super) value: Result<Value, String>,
+}
+
+/// One conversation with one model.
+pub(super) struct Asker<'a> {
+    pub(super) endpoint: &'a Endpoint,
+    pub(super) memory: &'a Memory,
+    pub(super) model: &'a str,
+    /// Every request that was answered so far.
+    pub(super) calls: Vec<ModelCall>,
+}
+
+impl Asker<'_> {
+    /// Asks for an object of that shape, stepping down where a rung is refused or ignored.
+    pub(super) async fn structured(&mut self, shape: &Shape<'_>, messages: &[Value]) -> Result<Structured, LlmError> {
+        let mut rung = self.memory.get(self.model).structured.unwrap_or(Rung::JsonSchema);
+        loop {
+            let mut body = json!({"messages": messages});
+            constrain(&mut body, rung, shape);
+            let completion = match self.ask(body, rung.name()).await {
+                Ok(completion) => completion,
+                Err(failure) if refused_request(&failure) => match rung.below() {
+                    Some(below) => {
+                        rung = below;
+                        continue;
+                    }
+                    None => return Err(failure.error),
+                },
+                Err(failure) => return Err(failure.error),
+            };
+            let found = read(&completion, shape.wanted);
+            if found.value.is_ok() {
+                self.memory.update(self.model, |known| known.structured = Some(rung));
+                return Ok(found);
+            }
+            // A reply without any JSON ignored the rung; one that is cut off or refused would be no better below.
+            let ignored = !completion.cut_off && completion.refusal.is_none();
+            match rung.below() {
+                Some(below) if ignored => rung = below,
+                Some(_) | None => return Ok(found),
+            }
+        }
+    }
+
+    /// One request. Optional parameters that the endpoint refuses by name are left out from then on.
+    pub(super) async fn ask(&mut self, mut body: Value, rung: &'static str) -> Result<Completion, Failure> {
+        body["model"] = self.model.into();
+        let known = self.memory.get(self.model);
+        if !known.no_temperature {
+            body["temperature"] = json!(0);
+        }
+        if !known.no_max_tokens {
+            body["max_tokens"] = json!(super::REPLY_TOKENS_MAX);
+        }
+        // Each turn either returns or leaves out one of two parameters.
+        loop {
+            match self.endpoint.ask(&body, rung).await {
+                Ok((completion, call)) => {
+                    self.calls.push(call);
+                    return Ok(completion);
+                }
+                Err(failure) => {
+                    let names = |parameter: &str| {
+                        matches!(failure.status, 400 | 422) && body.get(parameter).is_some() && failure.said.contains(parameter)
+                    };
+                    let refused = ["temperature", "max_tokens"].into_iter().find(|parameter| names(parameter));
+                    let Some(refused) = refused else { return Err(failure) };
+                    if let Some(fields) = body.as_object_mut() {
+                        fields.remove(refused);
+                    }
+                    self.memory.update(self.model, |known: &mut Known| match refused {
+                        "temperature" => known.no_temperature = true,
+                        _ => known.no_max_tokens = true,
+                    });
+                }
+            }
+        }
+    }
+}
+
+/// Whether the endpoint refused the request as such, so that asking in another way may help.
+pub(super) fn refused_request(failure: &Failure) -> bool {
+    let hopeless =
+        ["context_length", "context length", "maximum context", "invalid_api_key", "model_not_found", "insufficient_quota"];
+    let parameters = [
+        "response_format",
+        "json_schema",
+        "json_object",
+        "tool_choice",
+        "tool use",
+        "tools",
+        "grammar",
+        "schema",
+        "requested parameters",
+    ];
+    match failure.status {
+        _ if hopeless.iter().any(|words| failure.said.contains(words)) => false,
+        400 | 422 => true,
+        // Servers that fail where they should refuse, as llama.cpp does on a schema it cannot turn into a grammar.
+        404 | 500 | 501 => parameters.iter().any(|name| failure.said.contains(name)),
+        _ => false,
+    }
+}
+
+fn constrain(body: &mut Value, rung: Rung, shape: &Shape<'_>) {
+    match rung {
+        Rung::JsonSchema => {
+            let schema = json!({"name": shape.name, "schema": shape.schema, "strict": shape.strict});
+            body["response_format"] = json!({"type": "json_schema", "json_schema": schema});
+        }
+        Rung::ToolCall => {
+            let function = json!({"name": shape.name, "description": "Takes the reply.", "parameters": shape.schema});
+            body["tools"] = json!([{"type": "function", "function": function}]);
+            body["tool_choice"] = json!({"type": "function", "function": {"name": shape.name}});
+        }
+        Rung::JsonObject => body["response_format"] = json!({"type": "json_object"}),
+        Rung::Prompt => {}
+    }
+}
+
+/// The object in a completion, wherever it stands: models put it into a call when asked for text, and the other way round.
+fn read(completion: &Completion, wanted: &[&str]) -> Structured {
+    if let Some(refusal) = &completion.refusal {
+        let why = super::failure::one_line(refusal);
+        return Structured { reply: refusal.clone(), value: Err(format!("the model refused: {why}")) };
+    }
+    let (reply, value) = match completion.calls.first() {
+        Some(call) if completion.text.trim().is_empty() => match &call.arguments {
+            Value::String(text) => (text.clone(), extract::object(text, wanted)),
+            Value::Object(_) => (call.arguments.to_string(), Ok(call.arguments.clone())),
+            Value::Null | Value::Bool(_) | Value::Number(_) | Value::Array(_) => {
+                (String::new(), Err("the call has no arguments".to_owned()))
+            }
+        },
+        Some(_) | None => (completion.text.clone(), extract::object(&completion.text, wanted)),
+    };
+    let value = match value {
+        Err(_) if completion.cut_off => Err("the reply was cut off at its length limit before the JSON was complete".to_owned()),
+        Err(_) if reply.trim().is_empty() => Err("the reply was empty".to_owned()),
+        other => other,
+    };
+    Structured { reply, value }
+}
