@@ -1,11 +1,28 @@
 //! Configuration: one struct per concern, loaded once (defaults < file < environment < flags) and validated as a whole.
+//!
+//! [`SETTINGS`] is the table of all settings: it drives loading ([`Config::load`]), `--print-config` ([`print_config`]) and the
+//! README ([`settings_markdown`]).
 
+use std::fmt;
 use std::path::PathBuf;
 use std::time::Duration;
 
 use secrecy::SecretString;
 
 use crate::limits;
+
+mod load;
+mod print;
+mod settings;
+#[cfg(test)]
+mod tests;
+
+pub use load::{ConfigError, Sources};
+pub use print::{mask_url, print_config, settings_markdown};
+pub use settings::{Kind, OPENAI_BASE_URL, SETTINGS, Setting};
+
+/// Steps (or runs) that one process works on at a time, unless configured.
+pub const CONCURRENCY_DEFAULT: u16 = 8;
 
 /// Everything a process can be told.
 #[derive(Debug, Clone)]
@@ -61,6 +78,17 @@ pub struct LlmConfig {
     pub timeout: Duration,
 }
 
+impl LlmConfig {
+    /// Whether the endpoint answers, and not the offline stand-in.
+    pub fn uses_endpoint(&self) -> bool {
+        match self.choice {
+            ModelChoice::OpenAi => true,
+            ModelChoice::Offline => false,
+            ModelChoice::Auto => self.api_key.is_some() || self.base_url != OPENAI_BASE_URL,
+        }
+    }
+}
+
 /// `PLANRELAY_MODEL`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ModelChoice {
@@ -96,7 +124,7 @@ pub struct RunConfig {
 impl Default for RunConfig {
     fn default() -> Self {
         Self {
-            concurrency: 8,
+            concurrency: CONCURRENCY_DEFAULT,
             plan_steps_max: limits::PLAN_STEPS_DEFAULT,
             parallel_steps: u32::try_from(limits::PARALLEL_STEPS_DEFAULT).unwrap_or(u32::MAX),
             step_attempts: limits::STEP_ATTEMPTS_MAX,
@@ -131,4 +159,60 @@ pub enum LogFormat {
     Text,
     /// `json`: one object a line.
     Json,
+}
+
+/// A configuration that passed every check, with where each value came from.
+#[derive(Debug, Clone)]
+pub struct Loaded {
+    /// The configuration.
+    pub config: Config,
+    /// Every setting, in the order of [`SETTINGS`].
+    pub values: Vec<LoadedValue>,
+}
+
+/// A setting as it holds.
+#[derive(Debug, Clone)]
+pub struct LoadedValue {
+    /// The setting.
+    pub setting: &'static Setting,
+    /// Its value with secrets masked; `None`: not set.
+    pub shown: Option<String>,
+    /// Where the value comes from.
+    pub source: ValueSource,
+}
+
+/// Where a value comes from.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum ValueSource {
+    /// Nobody set it.
+    Default,
+    /// The file.
+    File(PathBuf),
+    /// This variable; one that ends with `_FILE` names the file that holds the value.
+    Environment(String),
+    /// This flag.
+    Flag(String),
+}
+
+impl fmt::Display for ValueSource {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            ValueSource::Default => f.write_str("default"),
+            ValueSource::File(path) => write!(f, "file {}", path.display()),
+            ValueSource::Environment(variable) => write!(f, "environment {variable}"),
+            ValueSource::Flag(flag) => write!(f, "flag {flag}"),
+        }
+    }
+}
+
+impl ValueSource {
+    /// What its user calls `setting` there.
+    fn name_of(&self, setting: &Setting) -> String {
+        match self {
+            ValueSource::Default => setting.variable.to_owned(),
+            ValueSource::File(path) => format!("{}: {}", path.display(), setting.key),
+            ValueSource::Environment(variable) => variable.clone(),
+            ValueSource::Flag(flag) => flag.clone(),
+        }
+    }
 }

@@ -1,0 +1,121 @@
+//! Logs: to standard error, as text or JSON. Standard output is for data.
+
+use std::io::IsTerminal;
+
+use tracing_subscriber::EnvFilter;
+use tracing_subscriber::fmt::MakeWriter;
+
+use crate::config::{LogConfig, LogFormat};
+
+/// Libraries that say more than an operator wants, at the level that is kept. A filter that names one of them decides itself.
+const QUIET: &str = "async_openai=warn,deadpool=warn,h2=warn,hyper=warn,hyper_util=warn,lapin=warn,reqwest=warn,rustls=warn";
+
+/// Why there are no logs.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum TelemetryError {
+    /// The filter cannot be read. Exit code 2.
+    #[error("PLANRELAY_LOG: {filter:?} is not a filter such as info or info,planner=debug: {why}")]
+    Filter {
+        /// What was configured.
+        filter: String,
+        /// What is wrong with it.
+        why: String,
+    },
+    /// Somebody else takes the logs of this process already.
+    #[error("cannot take the logs of this process: {0}")]
+    Taken(String),
+}
+
+/// Sends the logs of this process to standard error. In colour when that is a terminal, unless `NO_COLOR` is set to something
+/// (<https://no-color.org>) or the terminal is dumb.
+pub fn init(config: &LogConfig) -> Result<(), TelemetryError> {
+    let says = |name: &str| std::env::var_os(name).filter(|value| !value.is_empty());
+    let colour = std::io::stderr().is_terminal() && says("NO_COLOR").is_none() && says("TERM").is_none_or(|term| term != "dumb");
+    tracing::subscriber::set_global_default(subscriber(config, colour, std::io::stderr)?)
+        .map_err(|why| TelemetryError::Taken(why.to_string()))
+}
+
+/// Whoever takes logs as configured, writing to `writer`.
+fn subscriber<W>(
+    config: &LogConfig,
+    colour: bool,
+    writer: W,
+) -> Result<Box<dyn tracing::Subscriber + Send + Sync>, TelemetryError>
+where
+    W: for<'a> MakeWriter<'a> + Send + Sync + 'static,
+{
+    let filter = parse_filter(&config.filter).map_err(|why| TelemetryError::Filter { filter: config.filter.clone(), why })?;
+    let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(writer);
+    Ok(match config.format {
+        LogFormat::Text => Box::new(builder.with_ansi(colour).finish()),
+        LogFormat::Json => Box::new(builder.json().flatten_event(true).finish()),
+    })
+}
+
+/// Reads a filter, with [`QUIET`] put before it; or why it cannot be read.
+pub(crate) fn parse_filter(filter: &str) -> Result<EnvFilter, String> {
+    EnvFilter::builder().parse(filter).map_err(|why| why.to_string())?;
+    // Of two directives for the same target the later one holds.
+    EnvFilter::builder().parse(format!("{QUIET},{filter}")).map_err(|why| why.to_string())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::{Arc, Mutex};
+
+    use super::*;
+
+    #[derive(Clone, Default)]
+    struct Page(Arc<Mutex<Vec<u8>>>);
+
+    impl std::io::Write for Page {
+        fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+            self.0.lock().unwrap().write(bytes)
+        }
+        fn flush(&mut self) -> std::io::Result<()> {
+            Ok(())
+        }
+    }
+
+    /// What is logged of three lines: one of ours, one of lapin, one of lapin in trouble.
+    fn logged(filter: &str, format: LogFormat, colour: bool) -> String {
+        let page = Page::default();
+        let writer = page.clone();
+        let config = LogConfig { filter: filter.into(), format };
+        tracing::subscriber::with_default(subscriber(&config, colour, move || writer.clone()).unwrap(), || {
+            tracing::info!(run_id = "r1", "run r1 is planned");
+            tracing::debug!(target: "lapin::channel", "lapin talks");
+            tracing::warn!(target: "lapin::channel", "lapin warns");
+        });
+        String::from_utf8(page.0.lock().unwrap().clone()).unwrap()
+    }
+
+    #[test]
+    fn logs_follow_the_configuration() {
+        let text = logged("info", LogFormat::Text, false);
+        assert!(text.contains("run r1 is planned") && text.contains("run_id=\"r1\"") && text.contains("lapin warns"), "{text}");
+        assert!(!text.contains('\u{1b}') && logged("info", LogFormat::Text, true).contains('\u{1b}'));
+        let lines = logged("info", LogFormat::Json, true);
+        let line: serde_json::Value = serde_json::from_str(lines.lines().next().unwrap()).unwrap();
+        assert_eq!(
+            (&line["message"], &line["run_id"], &line["level"]),
+            (&"run r1 is planned".into(), &"r1".into(), &"INFO".into())
+        );
+        assert_eq!(logged("off", LogFormat::Text, false).matches("run r1").count(), 0);
+    }
+
+    #[test]
+    fn libraries_are_quiet_unless_named() {
+        assert!(!logged("trace", LogFormat::Text, false).contains("lapin talks"));
+        assert!(logged("info,lapin=debug", LogFormat::Text, false).contains("lapin talks"));
+    }
+
+    #[test]
+    fn a_bad_filter_names_its_variable() {
+        for filter in ["info,,=", "planner=loud", "[", "a=b=c"] {
+            let config = LogConfig { filter: filter.into(), format: LogFormat::Text };
+            let why = subscriber(&config, false, std::io::sink).err().unwrap_or_else(|| panic!("{filter}")).to_string();
+            assert!(why.starts_with("PLANRELAY_LOG: ") && why.contains(filter), "{why}");
+        }
+    }
+}
