@@ -26,9 +26,10 @@ pub(crate) fn read(args: &ObjectiveArgs, run_id: Option<RunId>) -> Result<Object
     let plan = match &args.plan {
         Some(path) => {
             let text = read_file(path, "plan", MESSAGE_BYTES_MAX).map_err(usage)?;
-            let plan: serde_json::Value = serde_json::from_str(&text)
-                .with_context(|| format!("plan {} is not JSON", path.display()))
-                .map_err(|error| usage(error).hint("planrelay schema result, under plan, is the shape"))?;
+            let plan: serde_json::Value =
+                serde_json::from_str(&text).with_context(|| format!("plan {} is not JSON", path.display())).map_err(|error| {
+                    usage(error).hint("a plan looks like {\"steps\": [{\"step_number\": 1, \"description\": \"…\"}]}")
+                })?;
             Some(plan)
         }
         None => None,
