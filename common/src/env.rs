@@ -50,7 +50,7 @@ impl Clock {
             Clock::System => {
                 #[expect(clippy::disallowed_methods, reason = "the one place that reads the wall clock")]
                 let now = SystemTime::now();
-                now.duration_since(UNIX_EPOCH).map_or(0, |d| millis(d))
+                now.duration_since(UNIX_EPOCH).map_or(0, millis)
             }
             Clock::Tokio { epoch_ms, started } => epoch_ms + millis(started.elapsed()),
         }

@@ -150,7 +150,7 @@ mod tests {
         let moved = Turn::Moved(Move::Call(vec![call("a"), call("b")]));
         let returned = |index| Turn::Returned { index, output: Ok(Value::Null) };
         assert!(matches!(next(&[]), Next::Ask(0)));
-        assert!(matches!(next(&[moved.clone()]), Next::Call(0, c) if c.tool == "a"));
+        assert!(matches!(next(std::slice::from_ref(&moved)), Next::Call(0, c) if c.tool == "a"));
         assert!(matches!(next(&[moved.clone(), returned(0)]), Next::Call(1, c) if c.tool == "b"));
         assert!(matches!(next(&[moved.clone(), returned(0), returned(1)]), Next::Ask(1)));
         assert!(matches!(next(&[moved, Turn::Moved(Move::Answer("x".into()))]), Next::Answer(a) if a == "x"));

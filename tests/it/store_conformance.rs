@@ -49,10 +49,9 @@ impl Bench {
 
     /// Claims and expects to get it.
     async fn hold(&self, slot: Slot, message_id: &str) -> Claim {
-        match self.claim(slot, message_id, &format!("{message_id}-{slot}")).await {
-            Claimed::Execute(claim) => *claim,
-            other => panic!("{slot}: {other:?}"),
-        }
+        let claimed = self.claim(slot, message_id, &format!("{message_id}-{slot}")).await;
+        let Claimed::Execute(claim) = claimed else { panic!("{slot}: {claimed:?}") };
+        *claim
     }
 
     /// Opens the run and stores a plan of `edges`: (step, its dependencies).
@@ -75,10 +74,9 @@ impl Bench {
     /// Claims and reports a step.
     async fn done(&self, number: u32, outcome: Outcome) -> Owed {
         let claim = self.hold(step(number), &format!("m{number}")).await;
-        match self.report(number, claim.epoch, outcome).await {
-            Reported::Recorded(owed) => owed,
-            other => panic!("step {number}: {other:?}"),
-        }
+        let reported = self.report(number, claim.epoch, outcome).await;
+        let Reported::Recorded(owed) = reported else { panic!("step {number}: {reported:?}") };
+        owed
     }
 
     async fn states(&self) -> Vec<StepState> {
@@ -367,7 +365,7 @@ async fn due_runs_are_given_to_one_planner_at_a_time() {
         bench.store.wake(&bench.run, Duration::from_secs(1)).await.unwrap();
         bench.store.wake(&bench.run, Duration::from_secs(9)).await.unwrap();
         bench.pass(Duration::from_secs(1));
-        assert_eq!(bench.store.due(10).await.unwrap(), [bench.run.clone()], "the earlier hint holds");
+        assert_eq!(bench.store.due(10).await.unwrap(), std::slice::from_ref(&bench.run), "the earlier hint holds");
         assert_eq!(bench.store.due(10).await.unwrap().len(), 0, "put off");
         bench.store.settle(&bench.run).await.unwrap();
         bench.pass(Duration::from_secs(3600));

@@ -124,6 +124,7 @@ fn account(kind: EventType) -> Account {
     Account { usage, events: vec![EventDraft::new(kind, json!({"model": "m", "quote\"d": [1, null]}))] }
 }
 
+#[expect(clippy::too_many_lines, reason = "one arm a verb")]
 async fn apply(pair: &mut Pair, op: &Op) -> Result<(), TestCaseError> {
     let epoch = |pair: &Pair, run: usize, slot: Slot, back: u64| {
         pair.epochs.get(&(run, slot)).map_or(99, |epoch| epoch.saturating_sub(back).max(1))

@@ -18,6 +18,7 @@ pub(crate) fn progress_after(events: &[Event]) -> Progress {
 }
 
 /// A run with everything in it: a refused plan, parallel steps, a retry, a rate limit, a lost lease, a failure, a skip, a re-plan.
+#[expect(clippy::too_many_lines, reason = "a list of events")]
 pub(crate) fn story() -> Vec<Event> {
     use EventType::{
         Claimed, Drained, ModelCalled, Parked, PlanRefused, PlanStored, RunFinished, RunOpened, StepDispatched, StepFinished,

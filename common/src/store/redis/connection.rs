@@ -78,10 +78,11 @@ impl Connection {
         let _already_installed = rustls::crypto::ring::default_provider().install_default();
         let url = masked(config.urls.first().map_or("", |url| url.expose_secret()));
         let link = match tokio::time::timeout(CONNECT_TIMEOUT, Link::open(config)).await {
-            Ok(link) => link.map_err(|error| match error.kind() {
-                ErrorKind::InvalidClientConfig => ConnectError::BadUrl(error.to_string()),
-                _ => ConnectError::Unreachable { url: url.clone(), why: error.to_string() },
-            })?,
+            Ok(Ok(link)) => link,
+            Ok(Err(error)) if error.kind() == ErrorKind::InvalidClientConfig => {
+                return Err(ConnectError::BadUrl(error.to_string()));
+            }
+            Ok(Err(error)) => return Err(ConnectError::Unreachable { url, why: error.to_string() }),
             Err(_elapsed) => {
                 return Err(ConnectError::Unreachable { url, why: format!("no answer within {CONNECT_TIMEOUT:?}") });
             }

@@ -28,11 +28,10 @@ impl Reply {
     pub(super) fn new(value: Value) -> Self {
         match value {
             Value::Array(items) => Self(items.into()),
-            one => Self(VecDeque::from([one])),
+            _ => Self(VecDeque::from([value])),
         }
     }
 
-    #[expect(clippy::wildcard_enum_match_arm, reason = "redis::Value is not ours")]
     pub(super) fn optional_text(&mut self) -> Result<Option<String>, StoreError> {
         match self.0.pop_front() {
             None | Some(Value::Nil) => Ok(None),

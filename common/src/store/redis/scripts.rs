@@ -1,7 +1,5 @@
 //! The scripts of the verbs, and how their arguments are laid out.
 
-use std::fmt::Write as _;
-
 use redis::Script;
 
 use crate::env::millis;
@@ -56,9 +54,7 @@ const TEXTS: [(Verb, &str); 15] = [
 
 /// The scripts as they are sent: limits, prelude (for verbs on a run), text.
 pub(super) fn compile() -> Vec<Script> {
-    let mut limits = String::new();
-    let _infallible = write!(
-        limits,
+    let limits = format!(
         "local EVENTS_MAX, DISPATCH_TIMEOUT_MS, WAKEUP_INTERVAL_MS = {EVENTS_MAX}, {}, {}\n",
         millis(DISPATCH_TIMEOUT),
         millis(WAKEUP_INTERVAL_MAX)
