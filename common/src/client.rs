@@ -165,3 +165,71 @@ impl Watch {
         &self.after
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use super::*;
+    use crate::id::Slot;
+    use crate::store::memory::Memory;
+    use crate::store::{Account, ClaimRequest, Claimed, Finish, NewRun, StoreTime};
+
+    /// A client of a store that holds a live run, and the epoch of who holds its plan.
+    async fn live(run: &RunId) -> (Client, u64) {
+        let clock = Clock::Tokio { epoch_ms: 1_000, started: Instant::now() };
+        let store = Store::Memory(Arc::new(Memory::new(StoreTime::Clock(clock))));
+        let new = NewRun {
+            request: "{}".into(),
+            objective: "x".into(),
+            window: 1,
+            reply_to: None,
+            correlation_id: None,
+            traceparent: None,
+        };
+        store.open_run(run, &new).await.unwrap();
+        let lease = Duration::from_secs(30);
+        let claim = ClaimRequest { slot: Slot::Plan, message_id: "m", nonce: "n", attempt: None, lease, worker: "w" };
+        let Claimed::Execute(claim) = store.claim(run, &claim).await.unwrap() else { panic!("not claimed") };
+        (Client::new(store, Ids::seeded(1), clock), claim.epoch)
+    }
+
+    async fn end(client: &Client, run: &RunId, epoch: u64) {
+        let retention = Duration::from_secs(60);
+        let end = Finish { status: RunStatus::Failed, error: None, document: "{}".into(), retention };
+        client.store.finish(run, Slot::Plan, epoch, &end, &Account::default()).await.unwrap();
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_watch_ends_with_its_run() {
+        let run = RunId::parse("r").unwrap();
+        let (client, epoch) = live(&run).await;
+        let mut watch = client.watch(&run, "");
+        assert_eq!(watch.next().await.unwrap().unwrap().kind, EventType::RunOpened);
+        assert_eq!(watch.next().await.unwrap().unwrap().kind, EventType::Claimed);
+        let quiet = tokio::time::timeout(Duration::from_secs(60), watch.next()).await;
+        assert!(quiet.is_err(), "a live run is watched however quiet it is");
+        end(&client, &run, epoch).await;
+        assert_eq!(watch.next().await.unwrap().unwrap().kind, EventType::RunFinished);
+        assert_eq!(watch.next().await.unwrap(), None);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_watch_from_the_end_of_an_ended_run_ends() {
+        let run = RunId::parse("r").unwrap();
+        let (client, epoch) = live(&run).await;
+        end(&client, &run, epoch).await;
+        assert_eq!(client.watch(&run, "9999999999999-0").next().await.unwrap(), None);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_watch_ends_when_its_run_is_not_kept_any_more() {
+        let run = RunId::parse("r").unwrap();
+        let (client, epoch) = live(&run).await;
+        end(&client, &run, epoch).await;
+        tokio::time::advance(Duration::from_secs(61)).await;
+        assert_eq!(client.watch(&run, "1000-0").next().await.unwrap(), None);
+        let unborn = tokio::time::timeout(Duration::from_secs(60), client.watch(&RunId::parse("s").unwrap(), "").next()).await;
+        assert!(unborn.is_err(), "a run that does not exist yet is waited for");
+    }
+}

@@ -19,7 +19,7 @@ const TIMEOUT_SECS_MAX: u64 = 365 * 24 * 3600;
 /// A language model turns an objective into a plan, executors run its steps with tools, and a summarizer writes the answer.
 #[derive(Debug, Parser)]
 #[command(name = "planrelay", version, arg_required_else_help = true, max_term_width = 100, after_help = EXIT_CODES,
-    after_long_help = format!("Start here:\n  planrelay run \"What is 15% of 240, and half of that?\"\n\n{EXIT_CODES}"))]
+    after_long_help = format!("Start here:\n  planrelay run \"Calculate 15% of 240, then half of that\"\n\n{EXIT_CODES}"))]
 pub struct CommandLine {
     #[command(flatten)]
     pub globals: Globals,
@@ -67,7 +67,7 @@ pub enum Command {
     /// Do it all in this process, in memory: plan, execute, answer. Needs no broker, no store and no key.
     #[command(after_long_help = "\
 Examples:
-  planrelay run \"What is 15% of 240, and half of that?\"
+  planrelay run \"Calculate 15% of 240, then half of that\"
   planrelay run --search-dir docs \"Which ports does the service use?\"
   planrelay run -o json - < objective.txt > result.json
   planrelay run --plan plan.json --respond results \"Quarterly numbers\"

@@ -1,11 +1,15 @@
 //! The commands, one file each, and what they share at their ends.
 
+use std::io::{self, IsTerminal};
+
 use common::client::Client;
 use common::id::RunId;
 use common::run::{RunDocument, RunStatus};
 
+use crate::args::Globals;
 use crate::display::say;
 use crate::exit::{Exit, Failure};
+use crate::output::Format;
 
 pub(crate) mod list;
 pub(crate) mod result;
@@ -19,6 +23,30 @@ pub(crate) mod watch;
 async fn document(client: &Client, run: &RunId) -> Result<RunDocument, Failure> {
     let document = client.result(run).await?;
     document.ok_or_else(|| Failure::says(Exit::Failed, format!("run {run} has no result document")))
+}
+
+/// The end of a command that followed a run for its answer: prints it, and says how the run ended.
+async fn answer(
+    client: &Client,
+    run: &RunId,
+    (status, error): (RunStatus, Option<String>),
+    globals: &Globals,
+    hint: &str,
+) -> Result<Exit, Failure> {
+    match globals.output {
+        Format::Text => {
+            let document = document(client, run).await?;
+            if !globals.quiet && document.final_response.is_some() && io::stdout().is_terminal() {
+                // Progress ends above, the answer begins here.
+                say("");
+            }
+            result::print(&document, Format::Text)?;
+        }
+        Format::Json => result::print(&document(client, run).await?, Format::Json)?,
+        // The events stand there already.
+        Format::Jsonl => {}
+    }
+    verdict(run, status, error.as_deref(), hint)
 }
 
 /// How a command ends whose run has ended like this; `hint` is for runs that did not do all they should.

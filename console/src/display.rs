@@ -72,11 +72,19 @@ impl Display {
         }
     }
 
-    /// Draws the picture for the last time and leaves it where it is.
+    /// Draws the picture for the last time and leaves it where it is; what is said from now on stands below it.
     pub(crate) fn close(&mut self, progress: &Progress, now_ms: u64) {
         match self {
             Display::Silent | Display::Plain => {}
             Display::Picture(picture) => picture.close(progress, now_ms),
+        }
+    }
+
+    /// Leaves the picture as it is after Ctrl-C: the terminal has echoed `^C` into it, so that it cannot be drawn over any more.
+    pub(crate) fn freeze(&mut self) {
+        match self {
+            Display::Silent | Display::Plain => {}
+            Display::Picture(picture) => picture.freeze(),
         }
     }
 }
@@ -92,12 +100,13 @@ pub(crate) struct Picture {
     term: Term,
     bars: MultiProgress,
     lines: Vec<ProgressBar>,
+    closed: bool,
 }
 
 impl Picture {
     fn new() -> Self {
         let bars = MultiProgress::with_draw_target(ProgressDrawTarget::stderr_with_hz(30));
-        Self { term: Term::stderr(), bars, lines: Vec::new() }
+        Self { term: Term::stderr(), bars, lines: Vec::new(), closed: false }
     }
 
     fn paper(&self) -> Paper {
@@ -106,6 +115,9 @@ impl Picture {
     }
 
     fn note(&self, note: &str) {
+        if self.closed {
+            return say(note);
+        }
         // A terminal that is gone cannot be told.
         let _gone = self.bars.println(for_terminal(note));
     }
@@ -134,9 +146,23 @@ impl Picture {
     }
 
     fn close(&mut self, progress: &Progress, now_ms: u64) {
+        if std::mem::replace(&mut self.closed, true) {
+            return;
+        }
         self.draw(progress, now_ms);
         for line in &self.lines {
             line.abandon();
         }
+    }
+
+    fn freeze(&mut self) {
+        if std::mem::replace(&mut self.closed, true) {
+            return;
+        }
+        self.bars.set_draw_target(ProgressDrawTarget::hidden());
+        for line in &self.lines {
+            line.abandon();
+        }
+        say("");
     }
 }

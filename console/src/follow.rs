@@ -100,10 +100,12 @@ async fn follow_with(
                     output::json(&event, Format::Jsonl)?;
                 }
                 let changes = progress.apply(&event);
-                display.show(progress, &changes);
                 if event.kind == EventType::RunFinished {
+                    display.close(progress, Clock::System.now_ms());
+                    display.show(progress, &changes);
                     return Ok(ended(&event));
                 }
+                display.show(progress, &changes);
             }
             Happening::Event(Ok(None)) => return ended_before(client, run).await,
             Happening::Event(Err(StoreError::Unreachable(why))) if !waiting || answered.elapsed() < STORE_PATIENCE => {
@@ -120,7 +122,10 @@ async fn follow_with(
                 silent = false;
                 display.note("no planner has taken the run yet; is one running?");
             }
-            Happening::Interrupted => return Ok(Followed::Interrupted),
+            Happening::Interrupted => {
+                display.freeze();
+                return Ok(Followed::Interrupted);
+            }
             Happening::TimedOut => return Ok(Followed::TimedOut),
         }
     }

@@ -19,16 +19,17 @@ pub(crate) fn read(args: &ObjectiveArgs, run_id: Option<RunId>) -> Result<Object
         Some("-") => read_stdin().map_err(usage)?,
         Some(text) => text.to_owned(),
         None if io::stdin().is_terminal() => {
-            return Err(Failure::says(Exit::Usage, "there is no objective").hint("planrelay run \"What is 15% of 240?\""));
+            return Err(Failure::says(Exit::Usage, "there is no objective").hint("planrelay run \"15% of 240\""));
         }
         None => read_stdin().map_err(usage)?,
     };
     let plan = match &args.plan {
         Some(path) => {
             let text = read_file(path, "plan", MESSAGE_BYTES_MAX).map_err(usage)?;
-            let plan: serde_json::Value = serde_json::from_str(&text)
-                .with_context(|| format!("plan {} is not JSON", path.display()))
-                .map_err(|error| usage(error).hint("planrelay schema result, under plan, is the shape"))?;
+            let plan: serde_json::Value =
+                serde_json::from_str(&text).with_context(|| format!("plan {} is not JSON", path.display())).map_err(|error| {
+                    usage(error).hint("a plan looks like {\"steps\": [{\"step_number\": 1, \"description\": \"…\"}]}")
+                })?;
             Some(plan)
         }
         None => None,

@@ -8,8 +8,9 @@ use common::telemetry;
 use crate::args::Globals;
 use crate::exit::{Exit, Failure};
 
-/// What a command logs unless told otherwise. Its own words are on stderr already; the services' chatter is for services.
-const LOG_DEFAULT: &str = "warn";
+/// What a command logs unless told otherwise. How well Redis is set up is for services to say; that a connection is gone, for the
+/// command that needs it.
+const LOG_DEFAULT: &str = "warn,common::store=error,lapin=off";
 
 /// Loads and checks the configuration.
 pub(crate) fn load(globals: &Globals) -> Result<Loaded, Failure> {

@@ -13,12 +13,11 @@ use common::store::{self, Store, StoreTime};
 use tokio_util::sync::CancellationToken;
 
 use crate::args::{Globals, RunArgs};
-use crate::command::{document, result, verdict};
+use crate::command::answer;
 use crate::display::say;
 use crate::exit::{Exit, Failure};
 use crate::follow::{Followed, follow};
 use crate::objective;
-use crate::output::Format;
 
 /// What the user can do about a run that did not do all it should. Nothing of it is left to ask for later.
 const HINT: &str = "planrelay run -o json prints every step with its error";
@@ -72,12 +71,7 @@ async fn one_run(env: &Env, objective: ObjectiveMessage, globals: &Globals) -> R
         say(&format!("run {run}"));
     }
     match follow(&client, &run, "", None, globals).await? {
-        Followed::Ended { status, error } => {
-            if globals.output != Format::Jsonl {
-                result::print(&document(&client, &run).await?, globals.output)?;
-            }
-            verdict(&run, status, error.as_deref(), HINT)
-        }
+        Followed::Ended { status, error } => answer(&client, &run, (status, error), globals, HINT).await,
         Followed::Interrupted => Ok(Exit::Interrupted),
         Followed::TimedOut => Ok(Exit::TimedOut),
     }

@@ -5,7 +5,7 @@ use std::time::Duration;
 use common::config::Config;
 
 use crate::args::{Globals, SubmitArgs};
-use crate::command::{document, interrupted, result, timed_out, verdict};
+use crate::command::{answer, interrupted, timed_out};
 use crate::connect;
 use crate::display::say;
 use crate::exit::{Exit, Failure};
@@ -31,10 +31,7 @@ pub(crate) async fn run(args: SubmitArgs, globals: &Globals, config: &Config) ->
     }
     match follow(&client, &run, "", args.timeout.map(Duration::from_secs), globals).await? {
         Followed::Ended { status, error } => {
-            if globals.output != Format::Jsonl {
-                result::print(&document(&client, &run).await?, globals.output)?;
-            }
-            verdict(&run, status, error.as_deref(), &format!("planrelay show {run}"))
+            answer(&client, &run, (status, error), globals, &format!("planrelay show {run}")).await
         }
         Followed::Interrupted => Ok(interrupted(&run)),
         Followed::TimedOut => Err(timed_out(&run)),
