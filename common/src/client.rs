@@ -171,6 +171,7 @@ mod tests {
     use std::sync::Arc;
 
     use super::*;
+    use crate::event::EventDraft;
     use crate::id::Slot;
     use crate::store::memory::Memory;
     use crate::store::{Account, ClaimRequest, Claimed, Finish, NewRun, StoreTime};
@@ -197,7 +198,9 @@ mod tests {
     async fn end(client: &Client, run: &RunId, epoch: u64) {
         let retention = Duration::from_secs(60);
         let end = Finish { status: RunStatus::Failed, error: None, document: "{}".into(), retention };
-        client.store.finish(run, Slot::Plan, epoch, &end, &Account::default()).await.unwrap();
+        let event = EventDraft::new(EventType::RunFinished, serde_json::json!({"status": "failed"}));
+        let account = Account { events: vec![event], ..Account::default() };
+        client.store.finish(run, Slot::Plan, epoch, &end, &account).await.unwrap();
     }
 
     #[tokio::test(start_paused = true)]

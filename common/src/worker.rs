@@ -40,14 +40,8 @@ pub enum Outcome {
 ///
 /// After `stop` nothing new is taken; handlers that run may finish within `grace`. Those that do not are dropped where they stand, and
 /// those that wait for a retry at once: their messages come back.
-pub async fn work<H, F>(
-    broker: &Broker,
-    queue: Queue,
-    concurrency: u16,
-    grace: Duration,
-    stop: CancellationToken,
-    handle: H,
-) where
+pub async fn work<H, F>(broker: &Broker, queue: Queue, concurrency: u16, grace: Duration, stop: CancellationToken, handle: H)
+where
     H: Fn(Envelope, bool) -> F + Clone + Send + Sync + 'static,
     F: Future<Output = Outcome> + Send + 'static,
 {
