@@ -203,18 +203,22 @@ mod tests {
         client.store.finish(run, Slot::Plan, epoch, &end, &account).await.unwrap();
     }
 
+    /// What comes next within a minute of the paused clock: an entry, the end, or still nothing.
+    async fn next(watch: &mut Watch) -> Result<Option<EventType>, tokio::time::error::Elapsed> {
+        tokio::time::timeout(Duration::from_secs(60), watch.next()).await.map(|entry| entry.unwrap().map(|event| event.kind))
+    }
+
     #[tokio::test(start_paused = true)]
     async fn a_watch_ends_with_its_run() {
         let run = RunId::parse("r").unwrap();
         let (client, epoch) = live(&run).await;
         let mut watch = client.watch(&run, "");
-        assert_eq!(watch.next().await.unwrap().unwrap().kind, EventType::RunOpened);
-        assert_eq!(watch.next().await.unwrap().unwrap().kind, EventType::Claimed);
-        let quiet = tokio::time::timeout(Duration::from_secs(60), watch.next()).await;
-        assert!(quiet.is_err(), "a live run is watched however quiet it is");
+        assert_eq!(next(&mut watch).await, Ok(Some(EventType::RunOpened)));
+        assert_eq!(next(&mut watch).await, Ok(Some(EventType::Claimed)));
+        assert!(next(&mut watch).await.is_err(), "a live run is watched however quiet it is");
         end(&client, &run, epoch).await;
-        assert_eq!(watch.next().await.unwrap().unwrap().kind, EventType::RunFinished);
-        assert_eq!(watch.next().await.unwrap(), None);
+        assert_eq!(next(&mut watch).await, Ok(Some(EventType::RunFinished)));
+        assert_eq!(next(&mut watch).await, Ok(None));
     }
 
     #[tokio::test(start_paused = true)]
@@ -222,7 +226,7 @@ mod tests {
         let run = RunId::parse("r").unwrap();
         let (client, epoch) = live(&run).await;
         end(&client, &run, epoch).await;
-        assert_eq!(client.watch(&run, "9999999999999-0").next().await.unwrap(), None);
+        assert_eq!(next(&mut client.watch(&run, "9999999999999-0")).await, Ok(None));
     }
 
     #[tokio::test(start_paused = true)]
@@ -231,8 +235,8 @@ mod tests {
         let (client, epoch) = live(&run).await;
         end(&client, &run, epoch).await;
         tokio::time::advance(Duration::from_secs(61)).await;
-        assert_eq!(client.watch(&run, "1000-0").next().await.unwrap(), None);
-        let unborn = tokio::time::timeout(Duration::from_secs(60), client.watch(&RunId::parse("s").unwrap(), "").next()).await;
-        assert!(unborn.is_err(), "a run that does not exist yet is waited for");
+        assert_eq!(next(&mut client.watch(&run, "1000-0")).await, Ok(None));
+        let mut unborn = client.watch(&RunId::parse("s").unwrap(), "");
+        assert!(next(&mut unborn).await.is_err(), "a run that does not exist yet is waited for");
     }
 }

@@ -127,7 +127,8 @@ const NO_STORE: &str = "start Redis or set REDIS_URL; `planrelay run OBJECTIVE` 
 
 impl From<io::Error> for Failure {
     fn from(error: io::Error) -> Self {
-        Failure::new(Exit::Failed, error)
+        // Only writing to stdout is left to this conversion.
+        Failure::new(Exit::Failed, anyhow::Error::new(error).context("failed to write to stdout"))
     }
 }
 

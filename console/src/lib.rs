@@ -55,7 +55,8 @@ fn start(line: CommandLine) -> Result<Exit, Failure> {
     let config = loaded.config;
     let Some(command) = line.command else { return Err(Failure::says(Exit::Usage, "no command").hint("planrelay --help")) };
     settings::start_logs(&config)?;
-    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build();
+    let runtime = runtime.map_err(|error| Failure::new(Exit::Failed, error))?;
     let done = runtime.block_on(async {
         match command {
             Command::Run(args) => Box::pin(command::run::run(args, globals, &config)).await,
