@@ -148,6 +148,13 @@ impl Stack {
         Process { child: command.spawn().expect("the service starts"), log }
     }
 
+    /// A file in the folder in which commands run.
+    pub fn file(&self, name: &str, text: &str) -> PathBuf {
+        let path = self.logs.path().join(name);
+        std::fs::write(&path, text).expect("a file is written");
+        path
+    }
+
     /// Runs `planrelay` to its end.
     pub async fn planrelay(&self, arguments: &[&str]) -> Output {
         let mut command = self.command("planrelay");

@@ -109,7 +109,7 @@ async fn park_and_panic_make_dead_letters(place: Place) {
     for _ in 0..2 {
         let letter = next(&mut dead).await;
         assert_eq!(letter.envelope().origin, Some(Queue::Steps.name(&place.prefix)));
-        assert_eq!(id(&letter).len(), 32, "a fresh id, not the message's");
+        assert!(["bad", "ugly"].contains(&id(&letter)), "it keeps its id");
         letters.insert(letter.envelope().reason.clone().expect("reason"));
         assert!(letter.ack().await);
     }
