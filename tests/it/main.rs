@@ -3,6 +3,7 @@
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 mod broker_conformance;
+mod documents;
 mod llm_hostile;
 mod pipeline;
 mod store_conformance;

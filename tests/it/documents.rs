@@ -1,0 +1,66 @@
+//! The documents say what the code does.
+
+use std::path::PathBuf;
+
+fn text(name: &str) -> String {
+    let path = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("..").join(name);
+    std::fs::read_to_string(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()))
+}
+
+#[test]
+fn the_readme_lists_every_setting() {
+    let table = common::config::settings_markdown();
+    assert!(text("README.md").contains(table.trim()), "put this into README.md:\n{table}");
+}
+
+/// Each third-party client is named in its own place and nowhere else.
+#[test]
+fn clients_stay_behind_their_seams() {
+    let root = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("..");
+    let mut files = Vec::new();
+    for folder in ["common", "planner", "executor", "summarizer", "console"] {
+        sources(&root.join(folder).join("src"), &mut files);
+    }
+    assert!(files.len() > 50, "{} files", files.len());
+    for (client, home) in [("lapin::", "broker/rabbit"), ("redis::", "store/redis"), ("async_openai::", "llm/openai")] {
+        for file in files.iter().filter(|file| !file.to_string_lossy().contains(home)) {
+            let code = std::fs::read_to_string(file).unwrap();
+            let uses = |line: &&str| {
+                let code = line.split("//").next().unwrap_or_default();
+                code.contains(&format!("use {client}")) || code.contains(&format!(" {client}Client")) || code.contains(&format!("use deadpool_{client}"))
+            };
+            assert_eq!(code.lines().find(uses), None, "{}", file.display());
+        }
+    }
+}
+
+/// The three services never depend on each other, and common on none of them.
+#[test]
+fn dependencies_point_one_way() {
+    let services = ["planner", "executor", "summarizer"];
+    for package in ["common", "planner", "executor", "summarizer"] {
+        let manifest = text(&format!("{package}/Cargo.toml"));
+        for other in services.iter().filter(|service| **service != package).chain(&["planrelay"]) {
+            assert!(!manifest.lines().any(|line| line.starts_with(&format!("{other}."))), "{package} depends on {other}");
+        }
+    }
+}
+
+#[test]
+fn the_main_files_only_wire() {
+    for package in ["planner", "executor", "summarizer", "console"] {
+        let lines = text(&format!("{package}/src/main.rs")).lines().count();
+        assert!(lines <= 35, "{package}/src/main.rs has {lines} lines");
+    }
+}
+
+fn sources(folder: &std::path::Path, files: &mut Vec<PathBuf>) {
+    for entry in std::fs::read_dir(folder).unwrap() {
+        let path = entry.unwrap().path();
+        if path.is_dir() {
+            sources(&path, files);
+        } else if path.extension().is_some_and(|extension| extension == "rs") {
+            files.push(path);
+        }
+    }
+}
