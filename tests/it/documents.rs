@@ -27,7 +27,9 @@ fn clients_stay_behind_their_seams() {
             let code = std::fs::read_to_string(file).unwrap();
             let uses = |line: &&str| {
                 let code = line.split("//").next().unwrap_or_default();
-                code.contains(&format!("use {client}")) || code.contains(&format!(" {client}Client")) || code.contains(&format!("use deadpool_{client}"))
+                code.contains(&format!("use {client}"))
+                    || code.contains(&format!(" {client}Client"))
+                    || code.contains(&format!("use deadpool_{client}"))
             };
             assert_eq!(code.lines().find(uses), None, "{}", file.display());
         }
