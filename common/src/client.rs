@@ -73,7 +73,7 @@ impl Client {
 
     /// The newest runs first.
     pub async fn list(&self, limit: usize) -> Result<Vec<RunLine>, StoreError> {
-        self.store.list(limit).await
+        self.store.list(0, limit).await
     }
 
     /// The result document, once the run has ended.

@@ -102,6 +102,8 @@ pub struct ClaimRequest<'a> {
     pub slot: Slot,
     /// The message in hand.
     pub message_id: &'a str,
+    /// Whether the broker has handed that message out before: then it takes the slot over from its own earlier holder.
+    pub redelivered: bool,
     /// Unique to this claim, so that repeating it is not a second claim.
     pub nonce: &'a str,
     /// The attempt that the message starts, for steps.
@@ -385,7 +387,12 @@ impl Store {
         account: &Account,
     ) -> Result<(Held, Owed), StoreError> {
         self.wake(run, after).await?;
-        verb!(self.retry(run, slot, epoch, again, after, account))
+        let retried = verb!(self.retry(run, slot, epoch, again, after, account));
+        // A poll between the two has used the hint up while the slot was still held.
+        if matches!(retried, Ok((Held::Kept, _))) {
+            self.wake(run, after).await?;
+        }
+        retried
     }
 
     /// Ends the run, once, by the holder of `slot` (the plan or the summary).
@@ -439,9 +446,9 @@ impl Store {
         verb!(self.events(run, after, limit))
     }
 
-    /// The newest runs first, at most `limit`.
-    pub async fn list(&self, limit: usize) -> Result<Vec<RunLine>, StoreError> {
-        verb!(self.list(limit))
+    /// The newest runs first, at most `limit`, without the first `offset`.
+    pub async fn list(&self, offset: usize, limit: usize) -> Result<Vec<RunLine>, StoreError> {
+        verb!(self.list(offset, limit))
     }
 
     /// Keeps a dead letter for people, as JSON; the oldest of more than `DEAD_LETTERS_KEPT` is forgotten.

@@ -19,9 +19,12 @@ for _, slot in ipairs(redis.call('ZRANGEBYSCORE', FLIGHT, '-inf', now, 'LIMIT', 
   end
 end
 local next_look = now + WAKEUP_INTERVAL_MS
-local first = redis.call('ZRANGE', FLIGHT, 0, 0, 'WITHSCORES')
-if first[2] then next_look = math.min(next_look, tonumber(first[2])) end
-first = redis.call('ZRANGEBYSCORE', READY, '(' .. now, '+inf', 'WITHSCORES', 'LIMIT', 0, 1)
-if first[2] then next_look = math.min(next_look, tonumber(first[2])) end
-local dispatch = redis.call('ZCOUNT', READY, '-inf', now) > 0 and redis.call('ZCARD', FLIGHT) < tonumber(window)
+for _, queue in ipairs({ FLIGHT, READY }) do
+  local first = redis.call('ZRANGEBYSCORE', queue, '(' .. now, '+inf', 'WITHSCORES', 'LIMIT', 0, 1)
+  if first[2] then next_look = math.min(next_look, tonumber(first[2])) end
+end
+local ready = redis.call('ZCOUNT', READY, '-inf', now) > 0
+local dispatch = ready and redis.call('ZCARD', FLIGHT) < tonumber(window)
+-- A retry that came due while the window was full waits for it like any other: the next step that ends must tell.
+if ready and not dispatch then redis.call('HSET', RUN, 'backlog', 1) end
 return { 'live', next_look - now, plan, dispatch and 1 or 0, summary }

@@ -1,10 +1,11 @@
 -- claim: take a slot under a lease and a new fencing epoch.
--- ARGV 2 slot  3 message id  4 nonce  5 attempt or empty  6 lease ms  7 worker  8 event data  9 claims max
+-- ARGV 2 slot  3 message id  4 nonce  5 attempt or empty  6 lease ms  7 worker  8 event data  9 claims max  10 redelivered: 1 or 0
 -- -> {execute | poisoned, epoch, attempt, parks, request or objective, spec, {journal}, {dependency, spec, record, ...}}
 --    {done, owed, state} {duplicate, worker} {stale, why} {finished, status}
 --
--- A redelivery of the holder's own message takes over at once: the broker gives a message to one consumer at a time. Another
--- message for a slot with a live lease is a duplicate: the holder's own message is still unacknowledged.
+-- A redelivery of the holder's own message takes over at once: the broker gives a message to one consumer at a time. Any other
+-- message for a slot with a live lease is a duplicate: the holder's own message is still unacknowledged. The same id alone is not
+-- enough: ids of objectives are chosen by their publishers, who may publish one twice.
 local slot, mid, nonce, wanted = ARGV[2], ARGV[3], ARGV[4], ARGV[5]
 local status = redis.call('HGET', RUN, 'status')
 if not status then return { 'stale', 'there is no such run' } end
@@ -20,7 +21,8 @@ epoch, claims = tonumber(epoch or 0), tonumber(claims or 0)
 if not (state == 'running' and last == nonce) then -- else the reply to this very claim was lost
   local waits_in = (state == 'ready' and slot ~= 'plan' and slot ~= 'summary') and READY or FLIGHT
   local deadline = tonumber(redis.call('ZSCORE', waits_in, slot) or 0)
-  if state == 'running' and holder ~= mid and deadline > now then return { 'duplicate', worker } end
+  local takes_over = holder == mid and ARGV[10] == '1'
+  if state == 'running' and not takes_over and deadline > now then return { 'duplicate', worker } end
   if state == 'ready' and deadline > now then return { 'stale', 'it waits for a later time' } end
   epoch, claims = epoch + 1, claims + 1
   slot_set(slot, 'state', 'running', 'epoch', epoch, 'claims', claims, 'mid', mid, 'nonce', nonce, 'worker', ARGV[7], 'sent', 0)

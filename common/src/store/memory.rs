@@ -114,7 +114,9 @@ impl Memory {
 
     pub(super) fn finish(&self, id: &RunId, slot: Slot, epoch: u64, end: &Finish, account: &Account) -> Held {
         let held = self.with(id, Held::Lost, |run, now| run.finish(slot, epoch, end, account, now));
-        self.settle(id);
+        if held == Held::Kept {
+            self.settle(id);
+        }
         held
     }
 
@@ -165,13 +167,12 @@ impl Memory {
         self.with(id, Vec::new(), |run, _now| run.events_after(after, limit))
     }
 
-    pub(super) fn list(&self, limit: usize) -> Vec<RunLine> {
+    pub(super) fn list(&self, offset: usize, limit: usize) -> Vec<RunLine> {
         let (kept, now) = self.open();
         let live = kept.runs.iter().filter(|(_, run)| run.expires_ms.is_none_or(|at| now < at));
         let mut lines: Vec<RunLine> = live.map(|(id, run)| run.line(id)).collect();
         lines.sort_by(|a, b| (b.created_at_ms, &b.run_id).cmp(&(a.created_at_ms, &a.run_id)));
-        lines.truncate(limit);
-        lines
+        lines.into_iter().skip(offset).take(limit).collect()
     }
 
     pub(super) fn keep_dead_letter(&self, letter: &str) {

@@ -9,7 +9,7 @@
 --  6    ready     sorted set  put_plan, report, retry          step -> when it may be dispatched, ms
 --  7    flight    sorted set  take_ready, claim, renew         slot -> when its lease or its wait for a claim ends, ms
 --  8    open      set         put_plan, report                 steps that have not ended: empty = drained
---  9    journal   hash        journal                          <slot>:<index> -> JSON of one turn
+--  9    journal   hash        journal, take_ready              <slot>:<index> -> JSON of one turn; token:<token> -> steps it took
 -- 10    events    stream      every verb                       the audit trail
 -- 11    result    string      finish                           the result document
 --

@@ -9,6 +9,7 @@
 //! | `<prefix>:dead` | list | dead letters as JSON, newest first |
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
 use super::{
@@ -37,6 +38,8 @@ pub struct Redis {
     connection: Connection,
     prefix: Arc<str>,
     time: StoreTime,
+    /// The shard of the wake-ups that the next look begins with.
+    first_shard: Arc<AtomicU32>,
 }
 
 impl Redis {
@@ -44,7 +47,7 @@ impl Redis {
     ///
     /// `time` is [`StoreTime::Own`] but in tests.
     pub async fn connect(config: &crate::config::StoreConfig, prefix: &str, time: StoreTime) -> Result<Self, ConnectError> {
-        Ok(Self { connection: Connection::open(config).await?, prefix: prefix.into(), time })
+        Ok(Self { connection: Connection::open(config).await?, prefix: prefix.into(), time, first_shard: Arc::default() })
     }
 
     /// The prefix of every key.
@@ -110,6 +113,7 @@ impl Redis {
             request.worker.to_owned(),
             super::claimed_data(request.worker),
             CLAIMS_MAX.to_string(),
+            u8::from(request.redelivered).to_string(),
         ];
         let mut reply = self.verb(Verb::Claim, run, arguments).await?;
         match reply.text()?.as_str() {
@@ -230,9 +234,11 @@ impl Redis {
         ];
         scripts::push_account(&mut arguments, account);
         let mut reply = self.verb(Verb::Finish, run, arguments).await?;
-        let held = if reply.text()? == "finished" { Held::Kept } else { Held::Lost };
+        if reply.text()? != "finished" {
+            return Ok(Held::Lost);
+        }
         self.settle(run).await?;
-        Ok(held)
+        Ok(Held::Kept)
     }
 
     pub(super) async fn advance(&self, run: &RunId) -> Result<Advance, StoreError> {
@@ -267,7 +273,9 @@ impl Redis {
 
     pub(super) async fn due(&self, limit: usize) -> Result<Vec<RunId>, StoreError> {
         let mut due = Vec::new();
-        for shard in 0..WAKEUP_SHARDS {
+        // Another shard first each time, so that none starves behind a busy one.
+        let first = self.first_shard.fetch_add(1, Ordering::Relaxed);
+        for shard in (0..WAKEUP_SHARDS).map(|n| first.wrapping_add(n) % WAKEUP_SHARDS) {
             if due.len() >= limit {
                 break;
             }
@@ -302,9 +310,10 @@ impl Redis {
         Reply::new(self.connection.command("XRANGE", &arguments).await?).events()
     }
 
-    pub(super) async fn list(&self, limit: usize) -> Result<Vec<RunLine>, StoreError> {
+    pub(super) async fn list(&self, offset: usize, limit: usize) -> Result<Vec<RunLine>, StoreError> {
         let index = format!("{}:runs", self.prefix);
-        let newest = self.connection.command("ZRANGE", &[&index, "0", &limit.saturating_sub(1).to_string(), "REV"]).await?;
+        let (first, last) = (offset.to_string(), (offset + limit).saturating_sub(1).to_string());
+        let newest = self.connection.command("ZRANGE", &[&index, &first, &last, "REV"]).await?;
         let mut lines = Vec::new();
         for id in Reply::new(newest).texts()?.iter().filter_map(|id| RunId::parse(id).ok()) {
             let fields = [&self.key(&id, "run"), "status", "objective", "created_at", "finished_at"];

@@ -1,7 +1,8 @@
 -- release: give a slot back unfinished, without counting the claim. The holder's message comes back to somebody.
 -- ARGV 2 slot  3 epoch
--- -> kept | lost
+-- -> kept | lost | ended
 local slot = ARGV[2]
+if final(redis.call('HGET', RUN, 'status')) then return 'ended' end
 if not fenced(slot, ARGV[3]) then return 'lost' end
 redis.call('HINCRBY', STEPS, slot .. ':claims', -1)
 slot_set(slot, 'state', 'dispatched')

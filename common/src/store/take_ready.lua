@@ -13,12 +13,13 @@ local function take(number, attempt)
   taken[#taken + 1] = redis.call('HGET', SPECS, number)
 end
 
-local flight = redis.call('ZRANGE', FLIGHT, 0, -1)
-for _, slot in ipairs(flight) do
-  local state, last, attempt = slot_get(slot, 'state', 'token', 'attempt')
-  if state == 'dispatched' and last == token then take(slot, attempt) end
-end
-local free = tonumber(window) - #flight
+local earlier = redis.call('HGET', JOURNAL, 'token:' .. token)
+each(earlier, function(number)
+  local state, last, attempt = slot_get(number, 'state', 'token', 'attempt')
+  if state == 'dispatched' and last == token then take(number, attempt) end
+end)
+local free = tonumber(window) - redis.call('ZCARD', FLIGHT)
+local numbers = {}
 if free > 0 then
   for _, number in ipairs(redis.call('ZRANGEBYSCORE', READY, '-inf', now, 'LIMIT', 0, free)) do
     local attempt, sent = slot_get(number, 'attempt', 'sent')
@@ -27,7 +28,12 @@ if free > 0 then
     redis.call('ZADD', FLIGHT, now + patience(tonumber(sent or 0)), number)
     event('step_dispatched', number, attempt, nil, '{}')
     take(number, attempt)
+    numbers[#numbers + 1] = number
   end
+end
+if #numbers > 0 then
+  if earlier then table.insert(numbers, 1, earlier) end
+  redis.call('HSET', JOURNAL, 'token:' .. token, table.concat(numbers, ','))
 end
 redis.call('HSET', RUN, 'backlog', redis.call('ZCOUNT', READY, '-inf', now) > 0 and 1 or 0)
 return taken

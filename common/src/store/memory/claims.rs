@@ -33,7 +33,8 @@ impl Run {
         if !repeated {
             let waits_in_ready = state.state == StepState::Ready && matches!(slot, Slot::Step(_));
             let deadline = if waits_in_ready { &self.ready } else { &self.flight }.time_of(&name).unwrap_or(0);
-            if state.state == StepState::Running && state.message_id != request.message_id && deadline > now {
+            let takes_over = state.message_id == request.message_id && request.redelivered;
+            if state.state == StepState::Running && !takes_over && deadline > now {
                 return Claimed::Duplicate { worker: state.worker.clone() };
             }
             if state.state == StepState::Ready && deadline > now {
@@ -96,6 +97,9 @@ impl Run {
     }
 
     pub(super) fn release(&mut self, slot: Slot, epoch: u64, now: u64) -> Held {
+        if self.status.is_final() {
+            return Held::Ended;
+        }
         let Some(state) = self.fenced(slot, epoch) else { return Held::Lost };
         state.claims -= 1;
         state.state = StepState::Dispatched;
@@ -104,6 +108,9 @@ impl Run {
     }
 
     pub(super) fn journal(&mut self, slot: Slot, epoch: u64, index: usize, entry: &str, account: &Account, now: u64) -> Held {
+        if self.status.is_final() {
+            return Held::Ended;
+        }
         let Some(state) = self.fenced(slot, epoch) else { return Held::Lost };
         if index < state.journal.len() {
             return Held::Kept;

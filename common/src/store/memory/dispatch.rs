@@ -51,15 +51,15 @@ impl Run {
         if self.status != RunStatus::Running {
             return Vec::new();
         }
-        let flight: Vec<String> = self.flight.order.iter().map(|(_, name)| name.clone()).collect();
+        let mut mine = self.tokens.get(token).cloned().unwrap_or_default();
         let mut taken = Vec::new();
-        for slot in flight.iter().filter_map(|name| Slot::parse(name)) {
-            let mine = self.slots.get(&slot).is_some_and(|s| s.state == StepState::Dispatched && s.token == token);
-            if mine {
+        for slot in mine.clone() {
+            let unclaimed = self.slots.get(&slot).is_some_and(|s| s.state == StepState::Dispatched && s.token == token);
+            if unclaimed {
                 taken.extend(self.dispatch(slot));
             }
         }
-        let free = self.window.saturating_sub(flight.len());
+        let free = self.window.saturating_sub(self.flight.len());
         let free: Vec<String> = self.ready.due(now).take(free).cloned().collect();
         for name in free {
             let Some(slot) = Slot::parse(&name) else { continue };
@@ -72,7 +72,9 @@ impl Run {
             self.flight.put(now + patience(sent - 1), &name);
             self.event(now, EventType::StepDispatched, Some((slot, Some(attempt), None)), serde_json::json!({}));
             taken.extend(self.dispatch(slot));
+            mine.push(slot);
         }
+        self.tokens.insert(token.to_owned(), mine);
         self.backlog = self.ready.due(now).next().is_some();
         taken
     }
@@ -117,7 +119,9 @@ impl Run {
         for queue in [&self.flight, &self.ready] {
             next_ms = next_ms.min(queue.next_after(now).unwrap_or(next_ms));
         }
-        let dispatch = self.ready.due(now).next().is_some() && self.flight.len() < self.window;
+        let ready = self.ready.due(now).next().is_some();
+        let dispatch = ready && self.flight.len() < self.window;
+        self.backlog |= ready && !dispatch;
         Advance::Live { next_look: Duration::from_millis(next_ms - now), plan, dispatch, summary }
     }
 

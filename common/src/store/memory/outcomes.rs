@@ -117,6 +117,7 @@ impl Run {
         self.ready.clear();
         self.flight.clear();
         self.open.clear();
+        self.tokens.clear();
         self.expires_ms = Some(now + millis(end.retention));
         Held::Kept
     }

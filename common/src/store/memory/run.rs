@@ -32,6 +32,8 @@ pub(super) struct Run {
     pub(super) ready: Queue,
     pub(super) flight: Queue,
     pub(super) open: BTreeSet<StepNumber>,
+    /// What each dispatch took.
+    pub(super) tokens: BTreeMap<String, Vec<Slot>>,
     pub(super) events: Vec<Event>,
     pub(super) result: Option<String>,
 }
@@ -101,6 +103,7 @@ impl Run {
             ready: Queue::default(),
             flight: Queue::default(),
             open: BTreeSet::new(),
+            tokens: BTreeMap::new(),
             events: Vec::new(),
             result: None,
         };

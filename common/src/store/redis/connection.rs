@@ -172,13 +172,14 @@ impl Connection {
     }
 }
 
-/// Whether the same operation may succeed later.
+/// Whether the same operation may succeed later. Everything may (a server that is loading, full, failing over, or that has its
+/// passwords changed) but a mistake in what was sent or in what is stored.
 fn may_pass(error: &RedisError) -> bool {
-    let refused = matches!(error.kind(), ErrorKind::Io | ErrorKind::ClusterConnectionNotFound);
+    let ours = matches!(error.kind(), ErrorKind::Parse | ErrorKind::UnexpectedReturnType | ErrorKind::InvalidClientConfig);
     let code = error.code().unwrap_or_default();
-    let passing =
-        ["LOADING", "BUSY", "CLUSTERDOWN", "TRYAGAIN", "MASTERDOWN", "READONLY", "OOM", "MISCONF", "MOVED", "ASK", "NOREPLICAS"];
-    refused || error.is_timeout() || error.is_connection_dropped() || passing.contains(&code)
+    let text = error.to_string();
+    let mistaken = matches!(code, "WRONGTYPE" | "CROSSSLOT") || (code == "ERR" && text.contains("script"));
+    !ours && !mistaken
 }
 
 impl Link {
