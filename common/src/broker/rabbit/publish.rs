@@ -106,9 +106,16 @@ impl Lane {
 /// The lane's task: publishes jobs, up to `window` unconfirmed at once, until nobody can send any more. Connects when there is
 /// something to publish, and again for ever when a connection is lost.
 pub(super) async fn run(link: Arc<Link>, cargo: Cargo, window: usize, mut jobs: mpsc::Receiver<Job>) {
-    while let Some(first) = jobs.recv().await {
+    let mut unsent = None;
+    while let Some(first) = match unsent.take() {
+        Some(job) => Some(job),
+        None => jobs.recv().await,
+    } {
         let channel = open(&link).await;
-        match Flight::new(channel, cargo, window).publish(first, &mut jobs).await {
+        let mut flight = Flight::new(channel, cargo, window);
+        let end = flight.publish(first, &mut jobs).await;
+        unsent = flight.unsent;
+        match end {
             End::Finished => return,
             End::Lost => tracing::warn!("channel to the broker was lost, publications in flight are unconfirmed"),
             End::Silent => {
@@ -179,17 +186,19 @@ struct Flight {
     window: usize,
     /// Ids of returned messages whose own confirm is still to come.
     returned: BTreeSet<String>,
+    /// A job that found the channel gone: nothing of it was written, so the next channel can have it.
+    unsent: Option<Job>,
     end: Option<End>,
 }
 
 impl Flight {
     fn new(channel: Channel, cargo: Cargo, window: usize) -> Self {
-        Self { channel, cargo, window, returned: BTreeSet::new(), end: None }
+        Self { channel, cargo, window, returned: BTreeSet::new(), unsent: None, end: None }
     }
 
-    async fn publish(mut self, first: Job, jobs: &mut mpsc::Receiver<Job>) -> End {
+    async fn publish(&mut self, first: Job, jobs: &mut mpsc::Receiver<Job>) -> End {
         let mut flying = FuturesUnordered::new();
-        flying.push(send(self.channel.clone(), first));
+        flying.extend(self.accept(first));
         loop {
             let room = self.end.is_none() && flying.len() < self.window;
             if let Some(end) = self.end
@@ -201,9 +210,9 @@ impl Flight {
             tokio::select! {
                 job = jobs.recv(), if room => match job {
                     Some(job) => {
-                        flying.push(send(self.channel.clone(), job));
-                        while flying.len() < self.window && let Ok(job) = jobs.try_recv() {
-                            flying.push(send(self.channel.clone(), job));
+                        flying.extend(self.accept(job));
+                        while self.end.is_none() && flying.len() < self.window && let Ok(job) = jobs.try_recv() {
+                            flying.extend(self.accept(job));
                         }
                     }
                     None => self.end = Some(End::Finished),
@@ -217,6 +226,16 @@ impl Flight {
                 }
             }
         }
+    }
+
+    /// The publication of a job, unless the channel is seen to be gone.
+    fn accept(&mut self, job: Job) -> Option<impl Future<Output = Landed> + use<>> {
+        if self.channel.status().connected() {
+            return Some(send(self.channel.clone(), job));
+        }
+        self.end = self.end.or(Some(End::Lost));
+        self.unsent = Some(job);
+        None
     }
 
     fn settle(&mut self, mut landed: Vec<Landed>) {
