@@ -179,13 +179,28 @@ struct Landed {
     returned: Option<String>,
 }
 
+/// Ids of returned messages whose own confirm has not been looked at.
+#[derive(Default)]
+struct Returned(BTreeSet<String>);
+
+impl Returned {
+    /// Takes the returned messages off the publications that they came with. All that have landed must be seen before any is judged.
+    fn note(&mut self, landed: &mut [Landed]) {
+        self.0.extend(landed.iter_mut().filter_map(|landed| landed.returned.take()));
+    }
+
+    /// Whether this publication was returned.
+    fn forget(&mut self, job: &Job) -> bool {
+        self.0.remove(&job.ticket.message_id)
+    }
+}
+
 /// The publications in flight on one channel.
 struct Flight {
     channel: Channel,
     cargo: Cargo,
     window: usize,
-    /// Ids of returned messages whose own confirm is still to come.
-    returned: BTreeSet<String>,
+    returned: Returned,
     /// A job that found the channel gone: nothing of it was written, so the next channel can have it.
     unsent: Option<Job>,
     end: Option<End>,
@@ -193,7 +208,7 @@ struct Flight {
 
 impl Flight {
     fn new(channel: Channel, cargo: Cargo, window: usize) -> Self {
-        Self { channel, cargo, window, returned: BTreeSet::new(), unsent: None, end: None }
+        Self { channel, cargo, window, returned: Returned::default(), unsent: None, end: None }
     }
 
     async fn publish(&mut self, first: Job, jobs: &mut mpsc::Receiver<Job>) -> End {
@@ -239,11 +254,11 @@ impl Flight {
     }
 
     fn settle(&mut self, mut landed: Vec<Landed>) {
-        self.returned.extend(landed.iter_mut().filter_map(|landed| landed.returned.take()));
+        self.returned.note(&mut landed);
         for Landed { job, word, .. } in landed {
             let unconfirmed = |why: String| Err(PublishError::Unconfirmed(why));
             let answer = match word {
-                Word::Acked | Word::Refused if self.returned.remove(&job.ticket.message_id) => {
+                Word::Acked | Word::Refused if self.returned.forget(&job) => {
                     if self.cargo == Cargo::Own {
                         self.end = self.end.or(Some(End::QueueMissing));
                     }
@@ -285,4 +300,33 @@ async fn send(channel: Channel, job: Job) -> Landed {
 
 fn id_of(message: &BasicReturnMessage) -> String {
     message.delivery.properties.message_id().as_ref().map(ToString::to_string).unwrap_or_default()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn landed(id: &str, returned: Option<&str>) -> Landed {
+        let (job, _receipt) = Job::new("q", Envelope::new(id.to_owned(), "step", Vec::new()), 0).unwrap();
+        Landed { job, word: Word::Acked, returned: returned.map(str::to_owned) }
+    }
+
+    #[tokio::test]
+    async fn returned_messages_are_known_by_their_id() {
+        let mut returned = Returned::default();
+        let mut judge = |mut group: Vec<Landed>| {
+            returned.note(&mut group);
+            group
+                .iter()
+                .filter(|landed| returned.forget(&landed.job))
+                .map(|l| l.job.ticket.message_id.clone())
+                .collect::<Vec<_>>()
+        };
+        assert_eq!(judge(vec![landed("a", None), landed("b", Some("b"))]), ["b"]);
+        // Attached to an earlier one, to a later one, and to one whose own confirm is still to come.
+        assert_eq!(judge(vec![landed("c", Some("d")), landed("d", None)]), ["d"]);
+        assert_eq!(judge(vec![landed("e", None), landed("f", Some("e"))]), ["e"]);
+        assert_eq!(judge(vec![landed("g", Some("i")), landed("h", None)]), Vec::<String>::new());
+        assert_eq!(judge(vec![landed("i", None)]), ["i"]);
+    }
 }
