@@ -4,7 +4,6 @@
 //! never before; whatever ends in between, a crash, a stop, a lost connection, brings it back.
 
 use std::any::Any;
-use std::future::Future;
 use std::panic::AssertUnwindSafe;
 use std::time::Duration;
 

@@ -169,6 +169,7 @@ async fn no_more_than_prefetch_are_out(place: Place) {
     let mut narrow = place.broker.consume(Queue::Steps, 2);
     let (a, b) = (next(&mut narrow).await, next(&mut narrow).await);
     assert_eq!((id(&a), id(&b)), ("a", "b"));
+    assert!(narrow.next().now_or_never().is_none(), "two are out");
     // Were the third one out at the narrow consumer, taken or not, nobody else could have it.
     let mut other = place.broker.consume(Queue::Steps, 1);
     let c = next(&mut other).await;

@@ -106,9 +106,16 @@ impl Lane {
 /// The lane's task: publishes jobs, up to `window` unconfirmed at once, until nobody can send any more. Connects when there is
 /// something to publish, and again for ever when a connection is lost.
 pub(super) async fn run(link: Arc<Link>, cargo: Cargo, window: usize, mut jobs: mpsc::Receiver<Job>) {
-    while let Some(first) = jobs.recv().await {
+    let mut unsent = None;
+    while let Some(first) = match unsent.take() {
+        Some(job) => Some(job),
+        None => jobs.recv().await,
+    } {
         let channel = open(&link).await;
-        match Flight::new(channel, cargo, window).publish(first, &mut jobs).await {
+        let mut flight = Flight::new(channel, cargo, window);
+        let end = flight.publish(first, &mut jobs).await;
+        unsent = flight.unsent;
+        match end {
             End::Finished => return,
             End::Lost => tracing::warn!("channel to the broker was lost, publications in flight are unconfirmed"),
             End::Silent => {
@@ -172,24 +179,41 @@ struct Landed {
     returned: Option<String>,
 }
 
+/// Ids of returned messages whose own confirm has not been looked at.
+#[derive(Default)]
+struct Returned(BTreeSet<String>);
+
+impl Returned {
+    /// Takes the returned messages off the publications that they came with. All that have landed must be seen before any is judged.
+    fn note(&mut self, landed: &mut [Landed]) {
+        self.0.extend(landed.iter_mut().filter_map(|landed| landed.returned.take()));
+    }
+
+    /// Whether this publication was returned.
+    fn forget(&mut self, job: &Job) -> bool {
+        self.0.remove(&job.ticket.message_id)
+    }
+}
+
 /// The publications in flight on one channel.
 struct Flight {
     channel: Channel,
     cargo: Cargo,
     window: usize,
-    /// Ids of returned messages whose own confirm is still to come.
-    returned: BTreeSet<String>,
+    returned: Returned,
+    /// A job that found the channel gone: nothing of it was written, so the next channel can have it.
+    unsent: Option<Job>,
     end: Option<End>,
 }
 
 impl Flight {
     fn new(channel: Channel, cargo: Cargo, window: usize) -> Self {
-        Self { channel, cargo, window, returned: BTreeSet::new(), end: None }
+        Self { channel, cargo, window, returned: Returned::default(), unsent: None, end: None }
     }
 
-    async fn publish(mut self, first: Job, jobs: &mut mpsc::Receiver<Job>) -> End {
+    async fn publish(&mut self, first: Job, jobs: &mut mpsc::Receiver<Job>) -> End {
         let mut flying = FuturesUnordered::new();
-        flying.push(send(self.channel.clone(), first));
+        flying.extend(self.accept(first));
         loop {
             let room = self.end.is_none() && flying.len() < self.window;
             if let Some(end) = self.end
@@ -201,9 +225,9 @@ impl Flight {
             tokio::select! {
                 job = jobs.recv(), if room => match job {
                     Some(job) => {
-                        flying.push(send(self.channel.clone(), job));
-                        while flying.len() < self.window && let Ok(job) = jobs.try_recv() {
-                            flying.push(send(self.channel.clone(), job));
+                        flying.extend(self.accept(job));
+                        while self.end.is_none() && flying.len() < self.window && let Ok(job) = jobs.try_recv() {
+                            flying.extend(self.accept(job));
                         }
                     }
                     None => self.end = Some(End::Finished),
@@ -219,12 +243,22 @@ impl Flight {
         }
     }
 
+    /// The publication of a job, unless the channel is seen to be gone.
+    fn accept(&mut self, job: Job) -> Option<impl Future<Output = Landed> + use<>> {
+        if self.channel.status().connected() {
+            return Some(send(self.channel.clone(), job));
+        }
+        self.end = self.end.or(Some(End::Lost));
+        self.unsent = Some(job);
+        None
+    }
+
     fn settle(&mut self, mut landed: Vec<Landed>) {
-        self.returned.extend(landed.iter_mut().filter_map(|landed| landed.returned.take()));
+        self.returned.note(&mut landed);
         for Landed { job, word, .. } in landed {
             let unconfirmed = |why: String| Err(PublishError::Unconfirmed(why));
             let answer = match word {
-                Word::Acked | Word::Refused if self.returned.remove(&job.ticket.message_id) => {
+                Word::Acked | Word::Refused if self.returned.forget(&job) => {
                     if self.cargo == Cargo::Own {
                         self.end = self.end.or(Some(End::QueueMissing));
                     }
@@ -266,4 +300,33 @@ async fn send(channel: Channel, job: Job) -> Landed {
 
 fn id_of(message: &BasicReturnMessage) -> String {
     message.delivery.properties.message_id().as_ref().map(ToString::to_string).unwrap_or_default()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn landed(id: &str, returned: Option<&str>) -> Landed {
+        let (job, _receipt) = Job::new("q", Envelope::new(id.to_owned(), "step", Vec::new()), 0).unwrap();
+        Landed { job, word: Word::Acked, returned: returned.map(str::to_owned) }
+    }
+
+    #[tokio::test]
+    async fn returned_messages_are_known_by_their_id() {
+        let mut returned = Returned::default();
+        let mut judge = |mut group: Vec<Landed>| {
+            returned.note(&mut group);
+            group
+                .iter()
+                .filter(|landed| returned.forget(&landed.job))
+                .map(|l| l.job.ticket.message_id.clone())
+                .collect::<Vec<_>>()
+        };
+        assert_eq!(judge(vec![landed("a", None), landed("b", Some("b"))]), ["b"]);
+        // Attached to an earlier one, to a later one, and to one whose own confirm is still to come.
+        assert_eq!(judge(vec![landed("c", Some("d")), landed("d", None)]), ["d"]);
+        assert_eq!(judge(vec![landed("e", None), landed("f", Some("e"))]), ["e"]);
+        assert_eq!(judge(vec![landed("g", Some("i")), landed("h", None)]), Vec::<String>::new());
+        assert_eq!(judge(vec![landed("i", None)]), ["i"]);
+    }
 }
