@@ -216,7 +216,7 @@ impl Delivery {
             Delivery::Rabbit(delivery) => delivery.queue.clone(),
             Delivery::Memory(delivery) => delivery.queue.clone(),
         });
-        dead.reason = Some(why.to_owned());
+        dead.reason = Some(why.chars().take(crate::limits::REASON_CHARS_MAX).collect());
         match broker.publish(Target::Queue(Queue::Dead), dead).await {
             Ok(()) => self.ack().await,
             Err(_unconfirmed) => false,

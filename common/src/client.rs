@@ -190,7 +190,8 @@ mod tests {
         };
         store.open_run(run, &new).await.unwrap();
         let lease = Duration::from_secs(30);
-        let claim = ClaimRequest { slot: Slot::Plan, message_id: "m", nonce: "n", attempt: None, lease, worker: "w" };
+        let claim =
+            ClaimRequest { slot: Slot::Plan, message_id: "m", redelivered: false, nonce: "n", attempt: None, lease, worker: "w" };
         let Claimed::Execute(claim) = store.claim(run, &claim).await.unwrap() else { panic!("not claimed") };
         (Client::new(store, Ids::seeded(1), clock), claim.epoch)
     }

@@ -119,8 +119,8 @@ pub const WAKEUPS_PER_POLL_MAX: usize = 100;
 pub const WAKEUP_INTERVAL_MAX: Duration = Duration::from_secs(60);
 /// Shards of the wake-up hints.
 pub const WAKEUP_SHARDS: u32 = 8;
-/// Tries of one message whose handling fails for reasons of its own before it is parked.
-pub const HANDLE_TRIES_MAX: u32 = 10;
+/// Tries to publish a reply to a queue of the submitter's before that is given up.
+pub const REPLY_TRIES_MAX: u32 = 6;
 /// Longest wait between two tries of one message.
 pub const HANDLE_BACKOFF_MAX: Duration = Duration::from_secs(5);
 
@@ -170,3 +170,9 @@ pub const SHUTDOWN_GRACE: Duration = Duration::from_secs(25);
 pub const RELEASE_MARGIN: Duration = Duration::from_secs(3);
 /// What is kept of a dead letter's body, in characters.
 pub const DEAD_LETTER_CHARS_KEPT: usize = 16 << 10;
+/// Longest reason of a dead letter, in characters: it stands in a header, and headers must fit one AMQP frame.
+pub const REASON_CHARS_MAX: usize = 500;
+/// How often a planner looks for live runs whose wake-up has been lost.
+pub const SWEEP_INTERVAL: Duration = Duration::from_secs(10);
+/// Runs that one such look takes.
+pub const SWEEP_RUNS_MAX: usize = 100;

@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use serde_json::Value;
 
 use crate::id::{RunId, StepNumber};
-use crate::limits::{CONTEXT_BYTES_MAX, MESSAGE_BYTES_MAX, OBJECTIVE_BYTES_MAX};
+use crate::limits::{CONTEXT_BYTES_MAX, MESSAGE_BYTES_MAX, OBJECTIVE_BYTES_MAX, REASON_CHARS_MAX};
 use crate::run::Outcome;
 
 /// The version of every message body.
@@ -125,12 +125,10 @@ pub struct ReportMessage {
     pub version: u32,
     /// The run.
     pub run_id: RunId,
-    /// The step that ended; absent when a wake-up sent this.
-    #[serde(default)]
-    pub step_number: Option<StepNumber>,
-    /// How it ended; absent when a wake-up sent this.
-    #[serde(default)]
-    pub outcome: Option<Outcome>,
+    /// The step that ended.
+    pub step_number: StepNumber,
+    /// How it ended; of a step that will be tried again: how this attempt did.
+    pub outcome: Outcome,
 }
 
 /// Body on `completions`: every step has reported, the answer is owed.
@@ -184,6 +182,10 @@ impl Body for ObjectiveMessage {
 
 /// Reads a body, or says in one sentence why it is refused.
 pub fn parse<T: Body>(body: &[u8]) -> Result<T, Refusal> {
+    read(body).map_err(|Refusal(why)| Refusal(why.chars().take(REASON_CHARS_MAX).collect()))
+}
+
+fn read<T: Body>(body: &[u8]) -> Result<T, Refusal> {
     if body.len() > MESSAGE_BYTES_MAX {
         return Err(Refusal(format!("body has {} bytes, the limit is {MESSAGE_BYTES_MAX}", body.len())));
     }

@@ -5,10 +5,14 @@ use tracing::warn;
 use crate::broker::{Envelope, PublishError, Target, backoff};
 use crate::env::Env;
 use crate::id::{RunId, StepNumber};
-use crate::limits::{HANDLE_BACKOFF_MAX, RETRY_BACKOFF_MIN};
-use crate::message::{CompletionMessage, Queue, ReportMessage, StepMessage, WIRE_VERSION};
+use crate::limits::{HANDLE_BACKOFF_MAX, REPLY_TRIES_MAX, RETRY_BACKOFF_MIN};
+use crate::message::{CompletionMessage, ObjectiveMessage, Queue, ReportMessage, StepMessage, WIRE_VERSION};
+use crate::recorded;
 use crate::run::Outcome;
-use crate::store::{Dispatch, Snapshot};
+use crate::store::{Dispatch, Snapshot, StoreError};
+
+/// The W3C trace context of the message in hand, handed on to what follows from it.
+pub type Trace<'a> = Option<&'a str>;
 
 /// A message body as JSON. Our own types hold nothing that JSON cannot say.
 fn body(message: &impl serde::Serialize) -> Vec<u8> {
@@ -17,12 +21,15 @@ fn body(message: &impl serde::Serialize) -> Vec<u8> {
 
 /// Publishes until the broker has confirmed all of it. Every try carries new message ids: a message of an earlier try that
 /// arrives after all is a duplicate, and claims sort those out.
-async fn publish(env: &Env, messages: Vec<(Queue, &'static str, Vec<u8>)>) {
+async fn publish(env: &Env, trace: Trace<'_>, messages: Vec<(Queue, &'static str, Vec<u8>)>) {
     let mut tries = 0;
     loop {
         let batch = messages
             .iter()
-            .map(|(queue, kind, body)| (Target::Queue(*queue), Envelope::new(env.ids.unique(), kind, body.clone())))
+            .map(|(queue, kind, body)| {
+                let envelope = Envelope::new(env.ids.unique(), kind, body.clone());
+                (Target::Queue(*queue), Envelope { traceparent: trace.map(str::to_owned), ..envelope })
+            })
             .collect();
         let Err(error) = env.broker.publish_all(batch).await else { return };
         let wait = backoff(tries, RETRY_BACKOFF_MIN, HANDLE_BACKOFF_MAX, env.ids.fraction());
@@ -33,7 +40,7 @@ async fn publish(env: &Env, messages: Vec<(Queue, &'static str, Vec<u8>)>) {
 }
 
 /// Publishes the messages of dispatched steps.
-pub async fn steps(env: &Env, run: &RunId, dispatches: Vec<Dispatch>) {
+pub async fn steps(env: &Env, trace: Trace<'_>, run: &RunId, dispatches: Vec<Dispatch>) {
     let messages = dispatches.into_iter().map(|Dispatch { revision, attempt, step }| {
         let message = StepMessage {
             version: WIRE_VERSION,
@@ -47,46 +54,56 @@ pub async fn steps(env: &Env, run: &RunId, dispatches: Vec<Dispatch>) {
         };
         (Queue::Steps, "step", body(&message))
     });
-    publish(env, messages.collect()).await;
+    publish(env, trace, messages.collect()).await;
 }
 
-/// Tells the planner that a step ended and something is to be done; without a step it is a wake-up.
-pub async fn report(env: &Env, run: &RunId, step: Option<(StepNumber, Outcome)>) {
-    let message = ReportMessage {
-        version: WIRE_VERSION,
-        run_id: run.clone(),
-        step_number: step.map(|(number, _)| number),
-        outcome: step.map(|(_, outcome)| outcome),
-    };
-    publish(env, vec![(Queue::Reports, "report", body(&message))]).await;
+/// Publishes the objective of a run that has no plan yet once more, as a message of its own.
+pub async fn objective(env: &Env, run: &RunId) -> Result<(), StoreError> {
+    let Some(snapshot) = env.store.snapshot(run).await? else { return Ok(()) };
+    let stored = serde_json::from_str::<ObjectiveMessage>(&snapshot.request);
+    let mut message = stored.map_err(|error| StoreError::Unusable(format!("stored objective: {error}")))?;
+    message.run_id = Some(run.clone());
+    publish(env, None, vec![(Queue::Objectives, "objective", body(&message))]).await;
+    Ok(())
+}
+
+/// Tells the planner that a step ended and something is to be done.
+pub async fn report(env: &Env, trace: Trace<'_>, run: &RunId, step_number: StepNumber, outcome: Outcome) {
+    let message = ReportMessage { version: WIRE_VERSION, run_id: run.clone(), step_number, outcome };
+    publish(env, trace, vec![(Queue::Reports, "report", body(&message))]).await;
 }
 
 /// Tells the summarizer that the answer is owed.
-pub async fn completion(env: &Env, run: &RunId, revision: u32) {
+pub async fn completion(env: &Env, trace: Trace<'_>, run: &RunId, revision: u32) {
     let message = CompletionMessage { version: WIRE_VERSION, run_id: run.clone(), revision };
-    publish(env, vec![(Queue::Completions, "completion", body(&message))]).await;
+    publish(env, trace, vec![(Queue::Completions, "completion", body(&message))]).await;
 }
 
-/// Publishes the result document to the submitter's `reply_to`, if there is one. A queue that does not exist any more is the
-/// submitter's choice and ends the matter.
+/// Publishes the result document to the submitter's `reply_to`, if there is one. A queue that does not exist any more, or that
+/// takes nothing, is the submitter's choice: after [`REPLY_TRIES_MAX`] tries the result stays in the store only.
 pub async fn reply(env: &Env, run: &RunId, snapshot: &Snapshot, document: String) {
     let Some(queue) = &snapshot.reply_to else { return };
-    let mut tries = 0;
-    loop {
+    for tries in 0..REPLY_TRIES_MAX {
         let mut envelope = Envelope::new(env.ids.unique(), "result", document.clone().into_bytes());
         envelope.correlation_id = snapshot.correlation_id.clone();
         match env.broker.publish(Target::Named(queue.clone()), envelope).await {
             Ok(()) => return,
-            Err(PublishError::Unroutable(queue)) => {
-                warn!(run_id = %run, "run {run}: reply_to queue {queue} does not exist, the result stays in the store");
-                return;
-            }
+            Err(PublishError::Unroutable(_)) => break,
             Err(error @ PublishError::Unconfirmed(_)) => {
                 let wait = backoff(tries, RETRY_BACKOFF_MIN, HANDLE_BACKOFF_MAX, env.ids.fraction());
                 warn!(run_id = %run, "run {run}: reply not confirmed, publishing again in {wait:?}: {error}");
                 tokio::time::sleep(wait).await;
-                tries += 1;
             }
         }
     }
+    warn!(run_id = %run, "run {run}: reply_to queue {queue} takes no reply, the result stays in the store");
+}
+
+/// Publishes the reply of a run that has ended: for a redelivery, which cannot know whether the first delivery came that far.
+pub async fn reply_again(env: &Env, run: &RunId) -> Result<(), StoreError> {
+    let (snapshot, document) = (recorded!(env, env.store.snapshot(run))?, recorded!(env, env.store.result(run))?);
+    if let (Some(snapshot), Some(document)) = (snapshot, document) {
+        reply(env, run, &snapshot, document).await;
+    }
+    Ok(())
 }

@@ -75,20 +75,25 @@ impl From<redis::ConnectError> for Refused {
     }
 }
 
-/// Runs the service `name` until it is asked to stop.
-pub fn service<E: std::fmt::Display>(name: &str, run: impl AsyncFnOnce(Started) -> Result<(), E>) -> ExitCode {
+/// Runs the service `name` until it is asked to stop. `prepare` makes what the service needs of its configuration, before
+/// anything is connected; what it cannot use is a mistake in the configuration.
+pub fn service<P, C: std::fmt::Display, E: std::fmt::Display>(
+    name: &str,
+    prepare: impl FnOnce(&Config) -> Result<P, C>,
+    run: impl AsyncFnOnce(Started, P) -> Result<(), E>,
+) -> ExitCode {
     let options = Options::parse();
     let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
         Ok(runtime) => runtime,
         Err(error) => return complain(name, &error.to_string(), 1),
     };
     runtime.block_on(async {
-        match start(name, options).await {
+        match start(name, options, prepare).await {
             Ok(None) => ExitCode::SUCCESS,
-            Ok(Some(started)) => {
+            Ok(Some((started, prepared))) => {
                 let broker = started.env.broker.clone();
                 let worker = started.env.worker.clone();
-                let ended = run(started).await;
+                let ended = run(started, prepared).await;
                 broker.close().await;
                 match ended {
                     Ok(()) => {
@@ -109,7 +114,11 @@ fn complain(name: &str, what: &str, code: u8) -> ExitCode {
     ExitCode::from(code)
 }
 
-async fn start(name: &str, options: Options) -> Result<Option<Started>, Refused> {
+async fn start<P, C: std::fmt::Display>(
+    name: &str,
+    options: Options,
+    prepare: impl FnOnce(&Config) -> Result<P, C>,
+) -> Result<Option<(Started, P)>, Refused> {
     let loaded =
         Config::load(Sources::from_process(options.config, BTreeMap::new())).map_err(|error| refused(CONFIGURATION, error))?;
     if options.print_config {
@@ -121,6 +130,7 @@ async fn start(name: &str, options: Options) -> Result<Option<Started>, Refused>
     }
     let config = loaded.config;
     crate::telemetry::init(&config.log).map_err(|error| refused(CONFIGURATION, error))?;
+    let prepared = prepare(&config).map_err(|error| refused(CONFIGURATION, error))?;
     let stop = crate::shutdown::signal().map_err(|error| refused(1, error))?;
     let ids = Ids::random();
     let worker: Arc<str> = format!("{name}-{}", &ids.unique()[..8]).into();
@@ -129,5 +139,5 @@ async fn start(name: &str, options: Options) -> Result<Option<Started>, Refused>
     let rabbit = Rabbit::connect(&config.broker, &config.prefix, &worker, ids.clone()).await?;
     info!(worker = &*worker, model = llm.name(), concurrency = config.run.concurrency, "{worker} started, model {}", llm.name());
     let env = Env { clock: Clock::System, ids, broker: Broker::Rabbit(rabbit), store: Store::Redis(redis), llm, worker };
-    Ok(Some(Started { env, config, stop }))
+    Ok(Some((Started { env, config, stop }, prepared)))
 }

@@ -53,7 +53,7 @@ where
             () = stop.cancelled() => break,
             Some(ended) = running.join_next() => report(ended),
             delivery = consumer.next(), if running.len() < usize::from(concurrency) => {
-                running.spawn(attend(broker.clone(), delivery, handle.clone(), stop.clone()));
+                running.spawn(attend(broker.clone(), queue, delivery, handle.clone(), stop.clone()));
             }
         }
     }
@@ -75,7 +75,7 @@ where
 }
 
 /// Handles one delivery until it is settled, or has to be given back.
-async fn attend<H, F>(broker: Broker, delivery: Delivery, handle: H, stop: CancellationToken)
+async fn attend<H, F>(broker: Broker, queue: Queue, delivery: Delivery, handle: H, stop: CancellationToken)
 where
     H: Fn(Envelope, bool) -> F,
     F: Future<Output = Outcome>,
@@ -93,8 +93,8 @@ where
                 }
                 return;
             }
-            Ok(Outcome::Park { why }) => return park(&broker, delivery, &why).await,
-            Err(panic) => return park(&broker, delivery, &format!("handler panicked: {}", text_of(&*panic))).await,
+            Ok(Outcome::Park { why }) => return park(&broker, queue, delivery, &why).await,
+            Err(panic) => return park(&broker, queue, delivery, &format!("handler panicked: {}", text_of(&*panic))).await,
             Ok(Outcome::Retry { after, why }) => {
                 let message_id = &delivery.envelope().message_id;
                 tracing::debug!(message_id, why, "message {message_id} is handled again");
@@ -107,8 +107,14 @@ where
     }
 }
 
-async fn park(broker: &Broker, delivery: Delivery, why: &str) {
+async fn park(broker: &Broker, queue: Queue, delivery: Delivery, why: &str) {
     let message_id = delivery.envelope().message_id.clone();
+    if queue == Queue::Dead {
+        // There is no queue behind this one: a dead letter that cannot be handled would only go round and round.
+        tracing::error!(message_id, why, "dead letter {message_id} is dropped: {why}");
+        let _comes_back_if_not = delivery.ack().await;
+        return;
+    }
     let parked = delivery.park(broker, why).await;
     if parked {
         tracing::warn!(message_id, why, "message {message_id} is now a dead letter: {why}");

@@ -2,9 +2,6 @@
 //!
 //! [`step`] handles a message, [`attempt`] does the work under the lease, [`turns`] is the tool loop, [`tool`] holds the tools.
 
-use std::sync::Arc;
-
-use anyhow::Context;
 use common::config::{Config, RunConfig};
 use common::env::Env;
 use common::lease::Drain;
@@ -27,21 +24,20 @@ pub struct Executor {
     /// The limits.
     pub config: RunConfig,
     /// The tools.
-    pub tools: Arc<Toolbox>,
+    pub tools: Toolbox,
     /// The stop signal.
     pub drain: Drain,
 }
 
 /// Consumes steps until `stop`, then ends what runs within the grace period or gives it back.
-pub async fn run(env: Env, config: &Config, stop: CancellationToken) -> anyhow::Result<()> {
-    let tools = Arc::new(Toolbox::builtin(&config.tools).context("failed to set up the tools")?);
+pub async fn run(env: Env, config: &Config, tools: Toolbox, stop: CancellationToken) -> anyhow::Result<()> {
     let drain = Drain { stop: stop.clone(), grace: config.run.shutdown_grace };
     let executor = Executor { env: env.clone(), config: config.run.clone(), tools, drain };
     // The worker waits a little longer than the lease holder, which gives unfinished steps back by itself.
     let grace = config.run.shutdown_grace + common::limits::RELEASE_MARGIN;
-    worker::work(&env.broker, Queue::Steps, config.run.concurrency, grace, stop, move |envelope, _redelivered| {
+    worker::work(&env.broker, Queue::Steps, config.run.concurrency, grace, stop, move |envelope, redelivered| {
         let executor = executor.clone();
-        async move { step::handle(&executor, &envelope).await }
+        async move { step::handle(&executor, &envelope, redelivered).await }
     })
     .await;
     Ok(())

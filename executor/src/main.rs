@@ -2,8 +2,10 @@
 
 use std::process::ExitCode;
 
-use common::startup;
+use common::startup::{Started, service};
+use executor::tool::Toolbox;
 
 fn main() -> ExitCode {
-    startup::service("executor", async |started| executor::run(started.env, &started.config, started.stop).await)
+    let prepare = |config: &common::config::Config| Toolbox::builtin(&config.tools);
+    service("executor", prepare, async |Started { env, config, stop }, tools| executor::run(env, &config, tools, stop).await)
 }

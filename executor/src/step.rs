@@ -10,7 +10,7 @@ use common::lease::{self, Ended};
 use common::limits::{CLAIMS_MAX, PARKS_MAX, RESULT_BYTES_MAX, RETRY_BACKOFF_MAX, RETRY_BACKOFF_MIN};
 use common::message::{self, StepMessage};
 use common::recorded;
-use common::relay;
+use common::relay::{self, Trace};
 use common::run::{Outcome as StepOutcome, StepRecord, Usage};
 use common::store::{Account, Again, Claim, ClaimRequest, Claimed, Held, Owed, Reported, StoreError};
 use common::worker::Outcome;
@@ -21,40 +21,53 @@ use tracing::{debug, info};
 use crate::Executor;
 use crate::attempt::{Attempt, Failure};
 
+/// The message in hand.
+struct InHand<'a> {
+    message: &'a StepMessage,
+    trace: Trace<'a>,
+}
+
 /// Handles one message of the steps queue.
-pub async fn handle(executor: &Executor, envelope: &Envelope) -> Outcome {
+pub async fn handle(executor: &Executor, envelope: &Envelope, redelivered: bool) -> Outcome {
     let message: StepMessage = match message::parse(&envelope.body) {
         Ok(message) => message,
         Err(refusal) => return Outcome::Park { why: refusal.to_string() },
     };
-    match claim_and_run(executor, envelope, &message).await {
+    match claim_and_run(executor, envelope, &message, redelivered).await {
         Ok(outcome) => outcome,
         Err(error) => Outcome::Park { why: error.to_string() },
     }
 }
 
-async fn claim_and_run(executor: &Executor, envelope: &Envelope, message: &StepMessage) -> Result<Outcome, StoreError> {
+async fn claim_and_run(
+    executor: &Executor,
+    envelope: &Envelope,
+    message: &StepMessage,
+    redelivered: bool,
+) -> Result<Outcome, StoreError> {
     let env = &executor.env;
     let run = &message.run_id;
+    let hand = InHand { message, trace: envelope.traceparent.as_deref() };
     let nonce = env.ids.unique();
     let request = ClaimRequest {
         slot: Slot::Step(message.step_number),
         message_id: &envelope.message_id,
+        redelivered,
         nonce: &nonce,
         attempt: Some(message.attempt),
         lease: executor.config.lease,
         worker: &env.worker,
     };
     match recorded!(env, env.store.claim(run, &request))? {
-        Claimed::Execute(claim) => run_claimed(executor, message, *claim).await,
+        Claimed::Execute(claim) => run_claimed(executor, &hand, *claim).await,
         Claimed::Poisoned(claim) => {
             let why = format!("{CLAIMS_MAX} executors ended while they ran this step");
             let work = Work { result: Err(Failure::Permanent(why)), ..Work::default() };
-            conclude(executor, message, &claim, work).await?;
+            conclude(executor, &hand, &claim, work).await?;
             Ok(Outcome::Done)
         }
         Claimed::Done { owed, state } => {
-            tell(executor, message, state.outcome().unwrap_or(StepOutcome::Failed), owed).await;
+            tell(executor, &hand, state.outcome().unwrap_or(StepOutcome::Failed), owed).await;
             Ok(Outcome::Done)
         }
         Claimed::Duplicate { worker } => {
@@ -69,16 +82,16 @@ async fn claim_and_run(executor: &Executor, envelope: &Envelope, message: &StepM
     }
 }
 
-async fn run_claimed(executor: &Executor, message: &StepMessage, claim: Claim) -> Result<Outcome, StoreError> {
+async fn run_claimed(executor: &Executor, hand: &InHand<'_>, claim: Claim) -> Result<Outcome, StoreError> {
     let env = &executor.env;
-    let (run, slot) = (&message.run_id, Slot::Step(message.step_number));
+    let (run, slot) = (&hand.message.run_id, Slot::Step(hand.message.step_number));
     let started = Instant::now();
-    let mut attempt = Attempt::new(executor, message, &claim);
+    let mut attempt = Attempt::new(executor, hand.message, &claim);
     let ended = lease::hold(env, run, slot, claim.epoch, executor.config.lease, &executor.drain, attempt.run()).await;
     match ended {
         Ended::Done(result) => {
             let Attempt { usage, account, tool, .. } = attempt;
-            conclude(executor, message, &claim, Work { result, usage, account, tool, duration: started.elapsed() }).await?;
+            conclude(executor, hand, &claim, Work { result, usage, account, tool, duration: started.elapsed() }).await?;
             Ok(Outcome::Done)
         }
         // Whoever holds the step now has a message of its own, or this very one came back to it.
@@ -111,35 +124,35 @@ impl Default for Work {
 }
 
 /// Stores what the attempt came to, then tells who must act.
-async fn conclude(executor: &Executor, message: &StepMessage, claim: &Claim, work: Work) -> Result<(), StoreError> {
+async fn conclude(executor: &Executor, hand: &InHand<'_>, claim: &Claim, work: Work) -> Result<(), StoreError> {
     let attempts = executor.config.step_attempts;
     match work.result {
         Ok(ref result) => match oversized(result) {
-            None => end(executor, message, claim, work, None).await,
-            Some(why) => end(executor, message, claim, work, Some(why)).await,
+            None => end(executor, hand, claim, work, None).await,
+            Some(why) => end(executor, hand, claim, work, Some(why)).await,
         },
         Err(Failure::Transient(ref why)) if claim.attempt < attempts => {
             let after = backoff(claim.attempt - 1, RETRY_BACKOFF_MIN, RETRY_BACKOFF_MAX, executor.env.ids.fraction());
             let why = why.clone();
-            give_back(executor, message, claim, work.account, (Again::Retry, after, why)).await
+            give_back(executor, hand, claim, work.account, (Again::Retry, after, why)).await
         }
         Err(Failure::RateLimited { after, ref why }) if claim.parks < PARKS_MAX => {
             // Not all who were told the same time should come back at the same moment.
             let after = after.mul_f64(1.0 + executor.env.ids.fraction() / 4.0);
             let why = why.clone();
-            give_back(executor, message, claim, work.account, (Again::Park, after, why)).await
+            give_back(executor, hand, claim, work.account, (Again::Park, after, why)).await
         }
         Err(Failure::Transient(ref why)) => {
             let why = format!("{why} (attempt {} of {attempts})", claim.attempt);
-            end(executor, message, claim, work, Some(why)).await
+            end(executor, hand, claim, work, Some(why)).await
         }
         Err(Failure::RateLimited { ref why, .. }) => {
             let why = format!("{why} (after {PARKS_MAX} waits)");
-            end(executor, message, claim, work, Some(why)).await
+            end(executor, hand, claim, work, Some(why)).await
         }
         Err(Failure::Permanent(ref why)) => {
             let why = why.clone();
-            end(executor, message, claim, work, Some(why)).await
+            end(executor, hand, claim, work, Some(why)).await
         }
         Err(Failure::Lost) => Ok(()),
     }
@@ -152,15 +165,9 @@ fn oversized(result: &Value) -> Option<String> {
 }
 
 /// Reports the step's outcome: failed with `error`, else succeeded.
-async fn end(
-    executor: &Executor,
-    message: &StepMessage,
-    claim: &Claim,
-    work: Work,
-    error: Option<String>,
-) -> Result<(), StoreError> {
+async fn end(executor: &Executor, hand: &InHand<'_>, claim: &Claim, work: Work, error: Option<String>) -> Result<(), StoreError> {
     let env = &executor.env;
-    let (run, step) = (&message.run_id, message.step_number);
+    let (run, step) = (&hand.message.run_id, hand.message.step_number);
     let outcome = if error.is_none() { StepOutcome::Succeeded } else { StepOutcome::Failed };
     let duration_ms = millis(work.duration);
     let record = StepRecord {
@@ -178,7 +185,7 @@ async fn end(
     match recorded!(env, env.store.report(run, step, claim.epoch, &record, &account))? {
         Reported::Recorded(owed) => {
             info!(run_id = %run, step = %step, outcome = outcome.as_str(), duration_ms, "run {run} step {step}: {}", outcome.as_str());
-            tell(executor, message, outcome, owed).await;
+            tell(executor, hand, outcome, owed).await;
         }
         Reported::Stale => {
             debug!(run_id = %run, step = %step, "run {run} step {step}: lost to another executor, outcome dropped")
@@ -193,13 +200,13 @@ async fn end(
 /// Gives the step back until `after`: nothing waits in this process.
 async fn give_back(
     executor: &Executor,
-    message: &StepMessage,
+    hand: &InHand<'_>,
     claim: &Claim,
     mut account: Account,
     (again, after, why): (Again, Duration, String),
 ) -> Result<(), StoreError> {
     let env = &executor.env;
-    let (run, step) = (&message.run_id, message.step_number);
+    let (run, step) = (&hand.message.run_id, hand.message.step_number);
     let kind = match again {
         Again::Retry => EventType::StepRetried,
         Again::Park => EventType::Parked,
@@ -209,17 +216,17 @@ async fn give_back(
     let retried = recorded!(env, env.store.retry(run, slot, claim.epoch, again, after, &account))?;
     info!(run_id = %run, step = %step, attempt = claim.attempt, "run {run} step {step}: again in {after:?}: {why}");
     if let (Held::Kept, owed) = retried {
-        tell(executor, message, StepOutcome::Failed, owed).await;
+        tell(executor, hand, StepOutcome::Failed, owed).await;
     }
     Ok(())
 }
 
 /// Publishes what the store said is owed, and waits for the confirm.
-async fn tell(executor: &Executor, message: &StepMessage, outcome: StepOutcome, owed: Owed) {
-    let (env, run) = (&executor.env, &message.run_id);
+async fn tell(executor: &Executor, hand: &InHand<'_>, outcome: StepOutcome, owed: Owed) {
+    let (env, run) = (&executor.env, &hand.message.run_id);
     match owed {
         Owed::Nothing => {}
-        Owed::Planner => relay::report(env, run, Some((message.step_number, outcome))).await,
-        Owed::Summary => relay::completion(env, run, message.revision).await,
+        Owed::Planner => relay::report(env, hand.trace, run, hand.message.step_number, outcome).await,
+        Owed::Summary => relay::completion(env, hand.trace, run, hand.message.revision).await,
     }
 }

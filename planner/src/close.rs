@@ -17,9 +17,15 @@ pub async fn close(planner: &Planner, run: &RunId, slot: Slot, why: &str) -> Res
     let env = &planner.env;
     let id = env.ids.unique();
     let lease = planner.config.lease;
-    let request = ClaimRequest { slot, message_id: &id, nonce: &id, attempt: None, lease, worker: &env.worker };
+    let request =
+        ClaimRequest { slot, message_id: &id, redelivered: false, nonce: &id, attempt: None, lease, worker: &env.worker };
     let claimed = recorded!(env, env.store.claim(run, &request))?;
-    let (Claimed::Poisoned(claim) | Claimed::Execute(claim)) = claimed else { return Ok(()) };
+    let claim = match claimed {
+        Claimed::Poisoned(claim) | Claimed::Execute(claim) => claim,
+        // An earlier try may have died between the end of the run and its reply.
+        Claimed::Finished(_) => return relay::reply_again(env, run).await,
+        Claimed::Done { .. } | Claimed::Duplicate { .. } | Claimed::Stale { .. } => return Ok(()),
+    };
     warn!(run_id = %run, slot = %slot, "run {run} slot {slot}: closed as failed, {why}");
     match slot {
         Slot::Step(step) => close_step(planner, run, step, &claim, why).await,
@@ -42,8 +48,8 @@ async fn close_step(planner: &Planner, run: &RunId, step: StepNumber, claim: &Cl
     let data = json!({"outcome": record.outcome, "error": why, "duration_ms": 0, "worker": &*env.worker});
     let account = Account { events: vec![EventDraft::new(EventType::StepFinished, data)], ..Account::default() };
     match recorded!(env, env.store.report(run, step, claim.epoch, &record, &account))? {
-        Reported::Recorded(Owed::Summary) => relay::completion(env, run, 1).await,
-        Reported::Recorded(Owed::Planner) => relay::report(env, run, Some((step, Outcome::Failed))).await,
+        Reported::Recorded(Owed::Summary) => relay::completion(env, None, run, 1).await,
+        Reported::Recorded(Owed::Planner) => relay::report(env, None, run, step, Outcome::Failed).await,
         Reported::Recorded(Owed::Nothing) | Reported::Stale | Reported::Finished(_) => {}
     }
     Ok(())

@@ -2,7 +2,7 @@
 
 use common::broker::Envelope;
 use common::id::{RunId, Slot};
-use common::limits::DEAD_LETTER_CHARS_KEPT;
+use common::limits::{DEAD_LETTER_CHARS_KEPT, HANDLE_BACKOFF_MAX};
 use common::message::{self, CompletionMessage, ObjectiveMessage, ReportMessage, StepMessage};
 use common::recorded;
 use common::relay;
@@ -33,37 +33,42 @@ pub async fn handle(planner: &Planner, envelope: &Envelope) -> Outcome {
         recorded!(env, env.store.keep_dead_letter(&letter))?;
         revive(planner, envelope, reason).await
     };
-    // What cannot even be kept must not go round and round: it has been logged above.
-    if let Err(error) = done.await {
-        warn!("dead letter not kept: {error}");
+    match done.await {
+        Ok(()) => Outcome::Done,
+        // There is no queue behind this one: the letter waits here until the store makes sense again.
+        Err(error) => Outcome::Retry { after: HANDLE_BACKOFF_MAX, why: error.to_string() },
     }
-    Outcome::Done
 }
 
 /// If the letter belongs to a live run, the slot it was for is dispatched again; claims count, so this ends.
 async fn revive(planner: &Planner, envelope: &Envelope, reason: &str) -> Result<(), StoreError> {
     let env = &planner.env;
+    let trace = envelope.traceparent.as_deref();
+    if let Ok(ReportMessage { run_id, .. }) = message::parse::<ReportMessage>(&envelope.body)
+        && envelope.kind == "report"
+    {
+        return dispatch::dispatch(planner, trace, &run_id, &env.ids.unique()).await;
+    }
     let Some((run, slot)) = slot_of(envelope) else { return Ok(()) };
     match recorded!(env, env.store.take_back(&run, slot, &envelope.message_id, reason))? {
         TakenBack::Gone | TakenBack::Kept => {}
-        TakenBack::Plan => relay::report(env, &run, None).await,
-        TakenBack::Summary => relay::completion(env, &run, 1).await,
+        TakenBack::Plan => relay::objective(env, &run).await?,
+        TakenBack::Summary => relay::completion(env, trace, &run, 1).await,
         TakenBack::Poisoned => {
             close::close(planner, &run, slot, &format!("its messages became dead letters too often, the last one: {reason}"))
                 .await?;
         }
-        TakenBack::Dispatch => dispatch::dispatch(planner, &run, &env.ids.unique()).await?,
+        TakenBack::Dispatch => dispatch::dispatch(planner, trace, &run, &env.ids.unique()).await?,
     }
     Ok(())
 }
 
-/// The run and slot that a message is about, if it can be read at all. A lost report is repaired by the run's next wake-up.
+/// The run and slot that a message is about, if it can be read at all.
 fn slot_of(envelope: &Envelope) -> Option<(RunId, Slot)> {
     let body = &envelope.body;
     match envelope.kind.as_str() {
         "step" => message::parse::<StepMessage>(body).ok().map(|m| (m.run_id, Slot::Step(m.step_number))),
         "completion" => message::parse::<CompletionMessage>(body).ok().map(|m| (m.run_id, Slot::Summary)),
-        "report" => message::parse::<ReportMessage>(body).ok().filter(|m| m.outcome.is_none()).map(|m| (m.run_id, Slot::Plan)),
         _objective => {
             let message = message::parse::<ObjectiveMessage>(body).ok()?;
             message.run_id.or_else(|| RunId::parse(&envelope.message_id).ok()).map(|run| (run, Slot::Plan))

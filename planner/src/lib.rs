@@ -52,9 +52,9 @@ pub async fn run(env: Env, config: &Config, stop: CancellationToken) -> anyhow::
     let on = |planner: &Planner| planner.clone();
     let objectives = {
         let planner = on(&planner);
-        worker::work(broker, Queue::Objectives, concurrency, grace, stop.clone(), move |envelope, _redelivered| {
+        worker::work(broker, Queue::Objectives, concurrency, grace, stop.clone(), move |envelope, redelivered| {
             let planner = planner.clone();
-            async move { objective::handle(&planner, &envelope).await }
+            async move { objective::handle(&planner, &envelope, redelivered).await }
         })
     };
     let reports = {

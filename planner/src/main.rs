@@ -1,9 +1,11 @@
 //! The planner service.
 
+use std::convert::Infallible;
 use std::process::ExitCode;
 
-use common::startup;
+use common::startup::{Started, service};
 
 fn main() -> ExitCode {
-    startup::service("planner", async |started| planner::run(started.env, &started.config, started.stop).await)
+    let prepare = |_config: &_| Ok::<(), Infallible>(());
+    service("planner", prepare, async |Started { env, config, stop }, ()| planner::run(env, &config, stop).await)
 }

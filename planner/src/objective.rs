@@ -1,19 +1,20 @@
 //! An `objectives` message: open the run, plan it, dispatch its first steps.
 
-use common::broker::{Envelope, PublishError, Target};
+use common::broker::{Envelope, Target, backoff};
 use common::id::RunId;
+use common::limits::{HANDLE_BACKOFF_MAX, RETRY_BACKOFF_MIN};
 use common::message::{self, ObjectiveMessage, Queue};
 use common::recorded;
 use common::relay;
 use common::store::{NewRun, Opened, StoreError};
 use common::worker::Outcome;
-use tracing::info;
+use tracing::{info, warn};
 
 use crate::Planner;
 use crate::planning;
 
 /// Handles one message of the objectives queue.
-pub async fn handle(planner: &Planner, envelope: &Envelope) -> Outcome {
+pub async fn handle(planner: &Planner, envelope: &Envelope, redelivered: bool) -> Outcome {
     let mut message: ObjectiveMessage = match message::parse(&envelope.body) {
         Ok(message) => message,
         Err(refusal) => return Outcome::Park { why: refusal.to_string() },
@@ -26,7 +27,7 @@ pub async fn handle(planner: &Planner, envelope: &Envelope) -> Outcome {
             Err(bad) => return Outcome::Park { why: format!("message_id is taken as run_id: {bad}") },
         },
     };
-    match open_and_plan(planner, envelope, &run, &message).await {
+    match open_and_plan(planner, envelope, &run, &message, redelivered).await {
         Ok(outcome) => outcome,
         Err(error) => Outcome::Park { why: error.to_string() },
     }
@@ -43,12 +44,15 @@ async fn stamp(planner: &Planner, envelope: &Envelope, mut message: ObjectiveMes
         body: serde_json::to_vec(&message).unwrap_or_default(),
         ..envelope.clone()
     };
-    match env.broker.publish(Target::Queue(Queue::Objectives), stamped).await {
-        Ok(()) => Outcome::Done,
-        Err(error @ (PublishError::Unconfirmed(_) | PublishError::Unroutable(_))) => {
-            Outcome::Retry { after: common::limits::RETRY_BACKOFF_MIN, why: error.to_string() }
-        }
+    // The id is drawn once: a try whose confirm was lost and the next one are the same run.
+    let mut tries = 0;
+    while let Err(error) = env.broker.publish(Target::Queue(Queue::Objectives), stamped.clone()).await {
+        let wait = backoff(tries, RETRY_BACKOFF_MIN, HANDLE_BACKOFF_MAX, env.ids.fraction());
+        warn!(run_id = %run, "run {run}: objective not confirmed, publishing again in {wait:?}: {error}");
+        tokio::time::sleep(wait).await;
+        tries += 1;
     }
+    Outcome::Done
 }
 
 async fn open_and_plan(
@@ -56,6 +60,7 @@ async fn open_and_plan(
     envelope: &Envelope,
     run: &RunId,
     message: &ObjectiveMessage,
+    redelivered: bool,
 ) -> Result<Outcome, StoreError> {
     let env = &planner.env;
     let allowed = planner.config.parallel_steps;
@@ -85,5 +90,5 @@ async fn open_and_plan(
         }
         Opened::Exists(_live) => {}
     }
-    planning::plan_and_dispatch(planner, run, &envelope.message_id).await
+    planning::plan_and_dispatch(planner, run, envelope, redelivered).await
 }

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use common::broker::backoff;
+use common::broker::{Envelope, backoff};
 use common::document::{Ending, document};
 use common::env::millis;
 use common::event::{EventDraft, EventType};
@@ -32,12 +32,19 @@ enum Failure {
     Store(StoreError),
 }
 
-/// Plans the run unless that is done or being done, then publishes what is ready. `message_id` is that of the message in hand.
-pub async fn plan_and_dispatch(planner: &Planner, run: &RunId, message_id: &str) -> Result<Outcome, StoreError> {
+/// Plans the run unless that is done or being done, then publishes what is ready. `envelope` is the message in hand.
+pub async fn plan_and_dispatch(
+    planner: &Planner,
+    run: &RunId,
+    envelope: &Envelope,
+    redelivered: bool,
+) -> Result<Outcome, StoreError> {
     let env = &planner.env;
     let nonce = env.ids.unique();
+    let message_id = &envelope.message_id;
     let lease = planner.config.lease;
-    let request = ClaimRequest { slot: Slot::Plan, message_id, nonce: &nonce, attempt: None, lease, worker: &env.worker };
+    let request =
+        ClaimRequest { slot: Slot::Plan, message_id, redelivered, nonce: &nonce, attempt: None, lease, worker: &env.worker };
     match recorded!(env, env.store.claim(run, &request))? {
         Claimed::Execute(claim) => {
             let mut account = Account::default();
@@ -55,9 +62,14 @@ pub async fn plan_and_dispatch(planner: &Planner, run: &RunId, message_id: &str)
             fail(planner, run, &claim, Failure::Refused(why), Account::default()).await?;
         }
         Claimed::Done { .. } => {}
+        Claimed::Finished(_) if redelivered => {
+            // The first delivery may have died between the end of the run and its reply.
+            relay::reply_again(env, run).await?;
+            return Ok(Outcome::Done);
+        }
         Claimed::Duplicate { .. } | Claimed::Stale { .. } | Claimed::Finished(_) => return Ok(Outcome::Done),
     }
-    dispatch::dispatch(planner, run, message_id).await?;
+    dispatch::dispatch(planner, envelope.traceparent.as_deref(), run, message_id).await?;
     Ok(Outcome::Done)
 }
 

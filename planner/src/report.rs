@@ -1,10 +1,10 @@
-//! A `reports` message: a step ended and others became ready, or a wake-up found something owed.
+//! A `reports` message: a step ended and others became ready.
 
 use common::broker::Envelope;
 use common::message::{self, ReportMessage};
 use common::worker::Outcome;
 
-use crate::{Planner, dispatch, planning};
+use crate::{Planner, dispatch};
 
 /// Handles one message of the reports queue.
 pub async fn handle(planner: &Planner, envelope: &Envelope) -> Outcome {
@@ -13,9 +13,8 @@ pub async fn handle(planner: &Planner, envelope: &Envelope) -> Outcome {
         Err(refusal) => return Outcome::Park { why: refusal.to_string() },
     };
     let token = &envelope.message_id;
-    let done = match report.outcome {
-        Some(_step_ended) => dispatch::dispatch(planner, &report.run_id, token).await.map(|()| Outcome::Done),
-        None => planning::plan_and_dispatch(planner, &report.run_id, token).await,
-    };
-    done.unwrap_or_else(|error| Outcome::Park { why: error.to_string() })
+    match dispatch::dispatch(planner, envelope.traceparent.as_deref(), &report.run_id, token).await {
+        Ok(()) => Outcome::Done,
+        Err(error) => Outcome::Park { why: error.to_string() },
+    }
 }

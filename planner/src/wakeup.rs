@@ -2,16 +2,18 @@
 //! limits, expired leases, and messages that were lost.
 
 use common::id::RunId;
-use common::limits::{WAKEUP_POLL, WAKEUPS_PER_POLL_MAX};
+use common::limits::{SWEEP_INTERVAL, SWEEP_RUNS_MAX, WAKEUP_INTERVAL_MAX, WAKEUP_POLL, WAKEUPS_PER_POLL_MAX};
 use common::relay;
 use common::store::{Advance, StoreError};
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tracing::warn;
 
 use crate::{Planner, dispatch};
 
-/// Looks for due runs until `stop`.
+/// Looks for due runs until `stop`, and now and then for runs whose wake-up has been lost.
 pub async fn poll(planner: &Planner, stop: CancellationToken) {
+    let (mut sweep_at, mut offset) = (Instant::now() + SWEEP_INTERVAL, 0);
     loop {
         // Replicas should not look all at the same moment.
         let pause = WAKEUP_POLL.mul_f64(0.5 + planner.env.ids.fraction());
@@ -20,10 +22,30 @@ pub async fn poll(planner: &Planner, stop: CancellationToken) {
             () = stop.cancelled() => return,
             () = tokio::time::sleep(pause) => {}
         }
-        if let Err(error) = wake_due(planner).await {
+        // Dropped at the stop wherever it is: every run it has taken is due again soon.
+        if let Some(Err(error)) = stop.run_until_cancelled(wake_due(planner)).await {
             warn!("wake-ups wait for the store: {error}");
         }
+        if Instant::now() >= sweep_at {
+            sweep_at = Instant::now() + SWEEP_INTERVAL;
+            match stop.run_until_cancelled(sweep(planner, offset)).await {
+                Some(Ok(next)) => offset = next,
+                Some(Err(error)) => warn!("the sweep waits for the store: {error}"),
+                None => return,
+            }
+        }
     }
+}
+
+/// Hints again at some live runs, beginning with the one at `offset` of the list; gives where to go on. Hints live apart from
+/// their runs, so they can be lost alone; one that is there already is not put off by this.
+async fn sweep(planner: &Planner, offset: usize) -> Result<usize, StoreError> {
+    let store = &planner.env.store;
+    let lines = store.list(offset, SWEEP_RUNS_MAX).await?;
+    for line in lines.iter().filter(|line| !line.status.is_final()) {
+        store.wake(&line.run_id, WAKEUP_INTERVAL_MAX).await?;
+    }
+    Ok(if lines.is_empty() { 0 } else { offset + SWEEP_RUNS_MAX })
 }
 
 async fn wake_due(planner: &Planner) -> Result<(), StoreError> {
@@ -43,13 +65,13 @@ pub async fn advance(planner: &Planner, run: &RunId) -> Result<(), StoreError> {
         Advance::Live { next_look, plan, dispatch, summary } => {
             if plan {
                 // Planning takes its time: it belongs to a message, which is bounded and comes back if this process dies.
-                relay::report(env, run, None).await;
+                relay::objective(env, run).await?;
             }
             if dispatch {
-                dispatch::dispatch(planner, run, &env.ids.unique()).await?;
+                dispatch::dispatch(planner, None, run, &env.ids.unique()).await?;
             }
             if summary {
-                relay::completion(env, run, 1).await;
+                relay::completion(env, None, run, 1).await;
             }
             env.store.wake(run, next_look).await
         }

@@ -37,7 +37,8 @@ async fn summarize(summarizer: &Summarizer, run: &RunId, message_id: &str, redel
     let env = &summarizer.env;
     let nonce = env.ids.unique();
     let lease = summarizer.config.lease;
-    let request = ClaimRequest { slot: Slot::Summary, message_id, nonce: &nonce, attempt: None, lease, worker: &env.worker };
+    let request =
+        ClaimRequest { slot: Slot::Summary, message_id, redelivered, nonce: &nonce, attempt: None, lease, worker: &env.worker };
     let claim = match recorded!(env, env.store.claim(run, &request))? {
         Claimed::Execute(claim) => claim,
         Claimed::Poisoned(claim) => {
@@ -50,11 +51,7 @@ async fn summarize(summarizer: &Summarizer, run: &RunId, message_id: &str, redel
         }
         Claimed::Finished(_) if redelivered => {
             // The first delivery may have died between the end of the run and its reply.
-            if let Some(snapshot) = recorded!(env, env.store.snapshot(run))?
-                && let Some(document) = recorded!(env, env.store.result(run))?
-            {
-                relay::reply(env, run, &snapshot, document).await;
-            }
+            relay::reply_again(env, run).await?;
             return Ok(Outcome::Done);
         }
         Claimed::Finished(_) | Claimed::Done { .. } | Claimed::Duplicate { .. } | Claimed::Stale { .. } => {

@@ -1,9 +1,11 @@
 //! The summarizer service.
 
+use std::convert::Infallible;
 use std::process::ExitCode;
 
-use common::startup;
+use common::startup::{Started, service};
 
 fn main() -> ExitCode {
-    startup::service("summarizer", async |started| summarizer::run(started.env, &started.config, started.stop).await)
+    let prepare = |_config: &_| Ok::<(), Infallible>(());
+    service("summarizer", prepare, async |Started { env, config, stop }, ()| summarizer::run(env, &config, stop).await)
 }

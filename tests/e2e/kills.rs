@@ -200,7 +200,7 @@ async fn replicas_come_and_go() {
             runs.push(stack.objective(&format!("replica-{round}-{n}"), json!({"objective": "three sums"})).await);
         }
         // The run before is somewhere in the middle when its service dies.
-        stack.until("some run has steps", async || stack.store().list(1).await.is_ok_and(|lines| !lines.is_empty())).await;
+        stack.until("some run has steps", async || stack.store().list(0, 1).await.is_ok_and(|lines| !lines.is_empty())).await;
         process.kill();
         *process = stack.start(services[round]);
     }

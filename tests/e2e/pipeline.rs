@@ -167,7 +167,7 @@ async fn ids_make_submissions_idempotent_and_replies_are_sent() {
     assert_eq!(again, reply);
     // Without any id the planner stamps one.
     stack.publish(Queue::Objectives, body.to_string().as_bytes(), BasicProperties::default()).await;
-    stack.until("two runs are listed", async || stack.store().list(10).await.unwrap().len() == 2).await;
+    stack.until("two runs are listed", async || stack.store().list(0, 10).await.unwrap().len() == 2).await;
     stack.clean().await;
 }
 

@@ -29,7 +29,7 @@ async fn bad_messages_become_dead_letters_and_disturb_nothing() {
     // Messages that fit but mean nothing are dropped without a trace.
     for (queue, body) in [
         (Queue::Steps, json!({"run_id": "ghost", "revision": 1, "step_number": 1, "attempt": 1, "description": "x"})),
-        (Queue::Reports, json!({"run_id": "ghost"})),
+        (Queue::Reports, json!({"run_id": "ghost", "step_number": 1, "outcome": "succeeded"})),
         (Queue::Completions, json!({"run_id": "ghost", "revision": 1})),
     ] {
         stack.publish(queue, body.to_string().as_bytes(), BasicProperties::default()).await;
@@ -48,7 +48,7 @@ async fn bad_messages_become_dead_letters_and_disturb_nothing() {
         json!({"steps": [{"step_number": 1, "description": "x", "tool_hint": "calculate", "arguments": {"expression": "6*7"}}]});
     let run = stack.objective("good", json!({"objective": "x", "plan": plan, "options": {"respond": "results"}})).await;
     assert_eq!(stack.result(&run).await.status, RunStatus::Succeeded);
-    assert_eq!(store.list(10).await.unwrap().len(), 1, "no run was made of anything else");
+    assert_eq!(store.list(0, 10).await.unwrap().len(), 1, "no run was made of anything else");
     stack.clean().await;
 }
 

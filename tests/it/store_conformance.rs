@@ -43,7 +43,16 @@ impl Bench {
     }
 
     async fn claim(&self, slot: Slot, message_id: &str, nonce: &str) -> Claimed {
-        let request = ClaimRequest { slot, message_id, nonce, attempt: None, lease: LEASE, worker: "w" };
+        self.claim_of(slot, message_id, false, nonce).await
+    }
+
+    /// The broker hands the message out once more.
+    async fn reclaim(&self, slot: Slot, message_id: &str, nonce: &str) -> Claimed {
+        self.claim_of(slot, message_id, true, nonce).await
+    }
+
+    async fn claim_of(&self, slot: Slot, message_id: &str, redelivered: bool, nonce: &str) -> Claimed {
+        let request = ClaimRequest { slot, message_id, redelivered, nonce, attempt: None, lease: LEASE, worker: "w" };
         self.store.claim(&self.run, &request).await.unwrap()
     }
 
@@ -129,7 +138,7 @@ async fn a_run_is_opened_once() {
         assert_eq!(bench.store.snapshot(&bench.run).await.unwrap(), None);
         assert_eq!(bench.open(4).await, Opened::Created);
         assert_eq!(bench.open(4).await, Opened::Exists(RunStatus::Planning));
-        assert_eq!(bench.store.list(10).await.unwrap().len(), 1);
+        assert_eq!(bench.store.list(0, 10).await.unwrap().len(), 1);
     })
     .await;
 }
@@ -194,9 +203,10 @@ async fn a_step_has_one_holder() {
         bench.take("t").await;
         let first = bench.hold(step(1), "m1").await;
         assert!(matches!(bench.claim(step(1), "m2", "n2").await, Claimed::Duplicate { worker } if worker == "w"));
+        assert!(matches!(bench.claim(step(1), "m1", "n3").await, Claimed::Duplicate { .. }), "published twice under one id");
         // The same claim again (its reply was lost) is not a second one; the same message again takes the step over.
         assert_eq!(bench.hold(step(1), "m1").await.epoch, first.epoch);
-        let Claimed::Execute(second) = bench.claim(step(1), "m1", "other").await else { panic!("redelivery takes over") };
+        let Claimed::Execute(second) = bench.reclaim(step(1), "m1", "other").await else { panic!("redelivery takes over") };
         assert_eq!(second.epoch, first.epoch + 1);
         assert_eq!(bench.store.renew(&bench.run, step(1), first.epoch, LEASE).await.unwrap(), Held::Lost);
         assert_eq!(bench.store.renew(&bench.run, step(1), second.epoch, LEASE).await.unwrap(), Held::Kept);
@@ -268,8 +278,15 @@ async fn retries_wait_and_count_parks_wait_and_do_not() {
         assert_eq!(again(claim.epoch, Again::Retry).await, (Held::Kept, Owed::Nothing));
         assert_eq!(again(claim.epoch, Again::Retry).await, (Held::Kept, Owed::Nothing), "repeated call");
         assert_eq!(bench.take("t2").await.len(), 0, "not yet");
-        let request =
-            ClaimRequest { slot: step(1), message_id: "m1", nonce: "late", attempt: Some(1), lease: LEASE, worker: "w" };
+        let request = ClaimRequest {
+            slot: step(1),
+            message_id: "m1",
+            redelivered: true,
+            nonce: "late",
+            attempt: Some(1),
+            lease: LEASE,
+            worker: "w",
+        };
         let old = bench.store.claim(&bench.run, &request).await.unwrap();
         assert_eq!(old, Claimed::Stale { why: "it is at attempt 2".into() });
         bench.pass(Duration::from_secs(10));
@@ -291,9 +308,9 @@ async fn a_step_that_ends_its_executors_is_poison() {
         bench.planned(8, &[(1, &[])]).await;
         bench.take("t1").await;
         for n in 0..CLAIMS_MAX {
-            assert!(matches!(bench.claim(step(1), "m1", &format!("n{n}")).await, Claimed::Execute(_)), "claim {n}");
+            assert!(matches!(bench.reclaim(step(1), "m1", &format!("n{n}")).await, Claimed::Execute(_)), "claim {n}");
         }
-        let Claimed::Poisoned(claim) = bench.claim(step(1), "m1", "last").await else { panic!("poison") };
+        let Claimed::Poisoned(claim) = bench.reclaim(step(1), "m1", "last").await else { panic!("poison") };
         assert_eq!(bench.report(1, claim.epoch, Outcome::Failed).await, Reported::Recorded(Owed::Summary));
     })
     .await;
@@ -305,7 +322,7 @@ async fn a_released_slot_costs_no_claim() {
         bench.planned(8, &[(1, &[])]).await;
         bench.take("t1").await;
         for n in 0..3 * CLAIMS_MAX {
-            let Claimed::Execute(claim) = bench.claim(step(1), "m1", &format!("n{n}")).await else { panic!("claim {n}") };
+            let Claimed::Execute(claim) = bench.reclaim(step(1), "m1", &format!("n{n}")).await else { panic!("claim {n}") };
             assert_eq!(bench.store.release(&bench.run, step(1), claim.epoch).await.unwrap(), Held::Kept);
         }
     })
@@ -324,7 +341,7 @@ async fn the_journal_outlives_its_holder() {
             async |epoch, index, entry| bench.store.journal(&bench.run, step(1), epoch, index, entry, &account).await.unwrap();
         assert_eq!(journal(first.epoch, 0, "one").await, Held::Kept);
         assert_eq!(journal(first.epoch, 0, "one again").await, Held::Kept, "repeated call");
-        let Claimed::Execute(second) = bench.claim(step(1), "m1", "again").await else { panic!() };
+        let Claimed::Execute(second) = bench.reclaim(step(1), "m1", "again").await else { panic!() };
         assert_eq!(second.journal, ["one"]);
         assert_eq!(journal(first.epoch, 1, "zombie").await, Held::Lost);
         assert_eq!(journal(second.epoch, 1, "two").await, Held::Kept);
@@ -373,6 +390,63 @@ async fn due_runs_are_given_to_one_planner_at_a_time() {
         bench.store.settle(&bench.run).await.unwrap();
         bench.pass(Duration::from_secs(3600));
         assert_eq!(bench.store.due(10).await.unwrap().len(), 0);
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_refused_end_leaves_the_wake_up_of_a_live_run() {
+    on_both(async |bench| {
+        bench.open(4).await;
+        let zombie = bench.hold(Slot::Plan, "a").await;
+        bench.pass(LEASE);
+        let holder = bench.hold(Slot::Plan, "b").await;
+        let wait = Duration::from_secs(5);
+        let parked = bench.store.retry(&bench.run, Slot::Plan, holder.epoch, Again::Park, wait, &Account::default()).await;
+        assert_eq!(parked.unwrap().0, Held::Kept);
+        let end = Finish { status: RunStatus::Failed, error: None, document: "{}".into(), retention: Duration::from_secs(60) };
+        let finished = bench.store.finish(&bench.run, Slot::Plan, zombie.epoch, &end, &Account::default()).await.unwrap();
+        assert_eq!(finished, Held::Lost);
+        bench.pass(wait);
+        assert_eq!(bench.store.due(10).await.unwrap(), std::slice::from_ref(&bench.run));
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_retry_that_comes_due_in_a_full_window_is_not_forgotten() {
+    on_both(async |bench| {
+        bench.planned(1, &[(1, &[]), (2, &[])]).await;
+        assert_eq!(bench.take("t1").await, [1]);
+        let claim = bench.hold(step(1), "m1").await;
+        let wait = Duration::from_secs(1);
+        let retried = bench.store.retry(&bench.run, step(1), claim.epoch, Again::Retry, wait, &Account::default()).await.unwrap();
+        assert_eq!(retried, (Held::Kept, Owed::Planner), "step 2 waits for the window");
+        assert_eq!(bench.take("t2").await, [2]);
+        bench.pass(wait);
+        assert!(matches!(bench.store.advance(&bench.run).await.unwrap(), Advance::Live { dispatch: false, .. }));
+        assert_eq!(bench.done(2, Outcome::Succeeded).await, Owed::Planner);
+        assert_eq!(bench.take("t3").await, [1]);
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn dead_letters_count_as_claims_and_end() {
+    on_both(async |bench| {
+        bench.planned(8, &[(1, &[])]).await;
+        bench.take("t").await;
+        bench.hold(step(1), "m1").await;
+        let take_back = async |message| bench.store.take_back(&bench.run, step(1), message, "dead").await.unwrap();
+        assert_eq!(take_back("another").await, TakenBack::Kept, "its holder's message lives");
+        assert_eq!(take_back("m1").await, TakenBack::Dispatch, "the holder's own message died");
+        for n in 2..CLAIMS_MAX {
+            assert_eq!(bench.take(&format!("t{n}")).await, [1]);
+            assert_eq!(take_back("m").await, TakenBack::Dispatch, "{n}");
+        }
+        bench.take("t-last").await;
+        assert_eq!(take_back("m").await, TakenBack::Poisoned);
+        assert!(matches!(bench.claim(step(1), "closer", "c").await, Claimed::Poisoned(_)));
     })
     .await;
 }

@@ -23,7 +23,7 @@ const LEASE: Duration = Duration::from_secs(30);
 #[derive(Debug, Clone)]
 enum Op {
     Open { run: usize },
-    Claim { run: usize, slot: usize, message: u8, nonce: u8, attempt: Option<u32> },
+    Claim { run: usize, slot: usize, message: u8, redelivered: bool, nonce: u8, attempt: Option<u32> },
     Renew { run: usize, slot: usize, back: u64 },
     Release { run: usize, slot: usize, back: u64 },
     Journal { run: usize, slot: usize, back: u64, index: usize },
@@ -66,8 +66,8 @@ fn op() -> impl Strategy<Value = Op> {
     let (run, slot, back) = (0..2usize, 0..6usize, prop_oneof![6 => Just(0u64), 1 => Just(1u64)]);
     prop_oneof![
         2 => run.clone().prop_map(|run| Op::Open { run }),
-        10 => (run.clone(), slot.clone(), 0..3u8, 0..12u8, prop::option::weighted(0.3, 1..3u32))
-            .prop_map(|(run, slot, message, nonce, attempt)| Op::Claim { run, slot, message, nonce, attempt }),
+        10 => (run.clone(), slot.clone(), 0..3u8, any::<bool>(), 0..12u8, prop::option::weighted(0.3, 1..3u32))
+            .prop_map(|(run, slot, message, redelivered, nonce, attempt)| Op::Claim { run, slot, message, redelivered, nonce, attempt }),
         2 => (run.clone(), slot.clone(), back.clone()).prop_map(|(run, slot, back)| Op::Renew { run, slot, back }),
         1 => (run.clone(), slot.clone(), back.clone()).prop_map(|(run, slot, back)| Op::Release { run, slot, back }),
         2 => (run.clone(), slot.clone(), back.clone(), 0..3usize)
@@ -141,10 +141,11 @@ async fn apply(pair: &mut Pair, op: &Op) -> Result<(), TestCaseError> {
             };
             both!(pair.open_run(&run_id(run), &new));
         }
-        Op::Claim { run, slot, message, nonce, attempt } => {
+        Op::Claim { run, slot, message, redelivered, nonce, attempt } => {
             let slot = slot_of(slot);
             let (message_id, nonce) = (format!("m{message}"), format!("n{nonce}"));
-            let request = ClaimRequest { slot, message_id: &message_id, nonce: &nonce, attempt, lease: LEASE, worker: "w" };
+            let request =
+                ClaimRequest { slot, message_id: &message_id, redelivered, nonce: &nonce, attempt, lease: LEASE, worker: "w" };
             let claimed = both!(pair.claim(&run_id(run), &request));
             if let Claimed::Execute(claim) | Claimed::Poisoned(claim) = claimed {
                 pair.epochs.insert((run, slot), claim.epoch);
@@ -231,7 +232,7 @@ async fn look(pair: &mut Pair, run: usize) -> Result<(), TestCaseError> {
     if let Some(middle) = events.get(events.len() / 2) {
         both!(pair.events(&run_id(run), &middle.id, 3));
     }
-    both!(pair.list(10));
+    both!(pair.list(0, 10));
     Ok(())
 }
 
@@ -242,7 +243,7 @@ fn memory_and_redis_give_the_same_answers() {
     let redis = runtime.block_on(stores::redis(StoreTime::Given(time.clone())));
     let mut runner = TestRunner::new(Config { cases: 400, failure_persistence: None, ..Config::default() });
     // Every sequence starts where the interesting states are: a run that is open and claimed.
-    let start = [Op::Open { run: 0 }, Op::Claim { run: 0, slot: 0, message: 0, nonce: 0, attempt: None }];
+    let start = [Op::Open { run: 0 }, Op::Claim { run: 0, slot: 0, message: 0, redelivered: false, nonce: 0, attempt: None }];
     let outcome = runner.run(&prop::collection::vec(op(), 1..60), |ops| {
         runtime.block_on(async {
             redis.delete_all().await.unwrap();

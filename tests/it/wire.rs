@@ -27,7 +27,6 @@ fn golden_files_are_read_and_written_without_loss() {
     check::<ObjectiveMessage>("objective.json");
     check::<StepMessage>("step.json");
     check::<ReportMessage>("report.json");
-    check::<ReportMessage>("report-wakeup.json");
     check::<CompletionMessage>("completion.json");
     let bytes = golden("result.json");
     let document: RunDocument = serde_json::from_slice(&bytes).unwrap();

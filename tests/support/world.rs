@@ -12,6 +12,7 @@ use common::llm::Llm;
 use common::message::ObjectiveMessage;
 use common::run::RunDocument;
 use common::store::{Store, StoreTime};
+use executor::tool::Toolbox;
 use serde_json::Value;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
@@ -73,7 +74,8 @@ impl World {
         let (e, c, s) = (env.clone(), config.clone(), stop.clone());
         services.spawn(async move { planner::run(e, &c, s).await });
         let (e, c, s) = (env.clone(), config.clone(), stop.clone());
-        services.spawn(async move { executor::run(e, &c, s).await });
+        let tools = Toolbox::builtin(&config.tools).expect("tools");
+        services.spawn(async move { executor::run(e, &c, tools, s).await });
         let (e, c, s) = (env.clone(), config, stop.clone());
         services.spawn(async move { summarizer::run(e, &c, s).await });
         Self { env, client, stop, services }

@@ -10,6 +10,7 @@ use common::env::{Clock, Env, Ids};
 use common::llm::Llm;
 use common::message::ObjectiveMessage;
 use common::store::{self, Store, StoreTime};
+use executor::tool::Toolbox;
 use tokio_util::sync::CancellationToken;
 
 use crate::args::{Globals, RunArgs};
@@ -28,7 +29,8 @@ pub(crate) async fn run(args: RunArgs, globals: &Globals, config: &Config) -> Re
     if matches!(env.llm, Llm::Offline) && !globals.quiet {
         say("model: offline (rule-based; set OPENAI_API_KEY or OPENAI_BASE_URL for a real one)");
     }
-    let services = Box::pin(services(env.clone(), config));
+    let tools = Toolbox::builtin(&config.tools).map_err(|error| Failure::new(Exit::Usage, error))?;
+    let services = Box::pin(services(env.clone(), config, tools));
     let answered = Box::pin(one_run(&env, objective, globals));
     tokio::select! {
         exit = answered => exit,
@@ -54,11 +56,11 @@ fn in_memory(config: &Config) -> Result<Env, Failure> {
 }
 
 /// The three services, until one of them fails. They are never asked to stop: with the run they have nothing left to do.
-async fn services(env: Env, config: &Config) -> anyhow::Result<()> {
+async fn services(env: Env, config: &Config, tools: Toolbox) -> anyhow::Result<()> {
     let stop = CancellationToken::new;
     tokio::try_join!(
         async { planner::run(env.clone(), config, stop()).await.context("planner") },
-        async { executor::run(env.clone(), config, stop()).await.context("executor") },
+        async { executor::run(env.clone(), config, tools, stop()).await.context("executor") },
         async { summarizer::run(env.clone(), config, stop()).await.context("summarizer") },
     )?;
     Ok(())
