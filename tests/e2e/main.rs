@@ -5,5 +5,6 @@
 
 mod command_line;
 mod kills;
+mod outages;
 mod pipeline;
 mod refusals;

@@ -16,6 +16,7 @@ use lapin::{BasicProperties, Channel, Connection, ConnectionProperties};
 use serde_json::Value;
 use tokio::time::Instant;
 
+use crate::proxy::Proxy;
 use crate::stores::{redis_config, redis_url, unique_prefix};
 
 /// How long anything in a test may take before the test has failed.
@@ -24,6 +25,17 @@ pub const PATIENCE: Duration = Duration::from_secs(60);
 /// `AMQP_URL`, or the local default.
 pub fn amqp_url() -> String {
     std::env::var("AMQP_URL").unwrap_or_else(|_unset| "amqp://guest:guest@127.0.0.1:5672/%2f".to_owned())
+}
+
+/// A proxy in front of the server that `url` names, and the URL through it. `port` is the scheme's own.
+pub async fn through(url: &str, port: u16) -> (Proxy, String) {
+    let (scheme, rest) = url.split_once("://").expect("a URL");
+    let (authority, path) = rest.split_once('/').map_or((rest, String::new()), |(a, p)| (a, format!("/{p}")));
+    let (user, host) = authority.rsplit_once('@').map_or((String::new(), authority), |(u, h)| (format!("{u}@"), h));
+    let upstream = if host.contains(':') { host.to_owned() } else { format!("{host}:{port}") };
+    let proxy = Proxy::start(upstream).await.expect("a proxy starts");
+    let url = format!("{scheme}://{user}{}{path}", proxy.address());
+    (proxy, url)
 }
 
 /// One of the workspace's binaries, next to this test's own.
