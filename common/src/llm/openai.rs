@@ -11,7 +11,7 @@ use crate::config::LlmConfig;
 use crate::limits::{PROMPT_RESULTS_BYTES_MAX, RESULT_BYTES_MAX};
 use act::Style;
 use endpoint::Endpoint;
-use ladder::{Asker, Rung, Shape};
+use ladder::{Asker, Kind, Rung, Shape};
 
 mod act;
 mod completion;
@@ -21,7 +21,11 @@ mod failure;
 mod ladder;
 
 /// Most tokens of one reply: a model that never stops must not write until the time-out.
-const REPLY_TOKENS_MAX: u32 = 8192;
+const PLAN_TOKENS_MAX: u32 = 8192;
+const MOVE_TOKENS_MAX: u32 = 2048;
+const ANSWER_TOKENS_MAX: u32 = 4096;
+/// The same for a model that has been seen to reason at length first.
+const REASONING_TOKENS_MAX: u32 = 16_384;
 /// How often a final answer that is cut off is continued.
 const CONTINUATIONS_MAX: usize = 2;
 
@@ -47,12 +51,14 @@ struct Models {
 struct Memory(Arc<Mutex<BTreeMap<String, Known>>>);
 
 /// What was found out about one model.
-#[derive(Debug, Clone, Copy, Default)]
+#[derive(Debug, Clone, Default)]
 struct Known {
     /// The rung of structured output that worked last.
-    structured: Option<Rung>,
+    rungs: BTreeMap<Kind, Rung>,
     /// The style of moves that worked last.
     style: Option<Style>,
+    /// Whether it reasons so long that the usual limit leaves no room for a reply.
+    reasons: bool,
     /// Whether it refuses `temperature`.
     no_temperature: bool,
     /// Whether it refuses `max_tokens`.
@@ -61,7 +67,7 @@ struct Known {
 
 impl Memory {
     fn get(&self, model: &str) -> Known {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).get(model).copied().unwrap_or_default()
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).get(model).cloned().unwrap_or_default()
     }
 
     fn update(&self, model: &str, learn: impl FnOnce(&mut Known)) {
@@ -90,8 +96,8 @@ impl OpenAi {
         &self.models.name
     }
 
-    fn asker<'a>(&'a self, model: &'a str) -> Asker<'a> {
-        Asker { endpoint: &self.endpoint, memory: &self.memory, model, calls: Vec::new() }
+    fn asker<'a>(&'a self, model: &'a str, tokens_max: u32) -> Asker<'a> {
+        Asker { endpoint: &self.endpoint, memory: &self.memory, model, tokens_max, calls: Vec::new() }
     }
 
     pub(super) async fn plan(&self, task: &PlanTask<'_>) -> Result<Reply<PlanDraft>, LlmError> {
@@ -101,8 +107,8 @@ impl OpenAi {
             messages.push(message("assistant", if reply.trim().is_empty() { "(nothing)" } else { &reply }));
             messages.push(message("user", &prompt::plan_refused(refused.complaints)));
         }
-        let shape = Shape { name: "plan", schema: plan_schema(task), strict: true, wanted: &["steps"] };
-        let mut asker = self.asker(&self.models.planner);
+        let shape = Shape { kind: Kind::Plan, name: "plan", schema: plan_schema(task), strict: true, wanted: &["steps"] };
+        let mut asker = self.asker(&self.models.planner, PLAN_TOKENS_MAX);
         let found = asker.structured(&shape, &messages).await?;
         // A bare list of steps is as clear as a plan.
         let plan = found.value.map(|value| if value.is_array() { json!({"steps": value}) } else { value });
@@ -111,13 +117,13 @@ impl OpenAi {
     }
 
     pub(super) async fn act(&self, task: &StepTask<'_>) -> Result<Reply<Move>, LlmError> {
-        let mut asker = self.asker(&self.models.executor);
+        let mut asker = self.asker(&self.models.executor, MOVE_TOKENS_MAX);
         let value = asker.act(task).await?;
         Ok(Reply { value, calls: asker.calls })
     }
 
     pub(super) async fn answer(&self, task: &AnswerTask<'_>) -> Result<Reply<String>, LlmError> {
-        let mut asker = self.asker(&self.models.summarizer);
+        let mut asker = self.asker(&self.models.summarizer, ANSWER_TOKENS_MAX);
         let mut messages = vec![message("system", prompt::ANSWER_SYSTEM.trim_end()), message("user", &prompt::answer_user(task))];
         let mut whole = String::new();
         for part in 0..=CONTINUATIONS_MAX {

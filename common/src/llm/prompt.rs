@@ -2,17 +2,17 @@
 
 use std::fmt::Write;
 
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use super::text::cut;
 use super::{AnswerTask, PlanTask, StepInput, StepTask};
 use crate::limits::{PROMPT_RESULT_BYTES_MAX, PROMPT_RESULTS_BYTES_MAX};
 use crate::run::Outcome;
-use crate::tool::ToolSpec;
+use crate::tool::{ToolCall, ToolSpec};
 
 pub(super) const PLAN_SYSTEM: &str = include_str!("prompts/plan_system.md");
 pub(super) const ACT_SYSTEM: &str = include_str!("prompts/act_system.md");
-pub(super) const ACT_DONE: &str = include_str!("prompts/act_done.md");
+const ACT_CONCLUDE: &str = include_str!("prompts/act_conclude.md");
 pub(super) const ACT_LAST: &str = include_str!("prompts/act_last.md");
 pub(super) const ANSWER_SYSTEM: &str = include_str!("prompts/answer_system.md");
 pub(super) const ANSWER_CONTINUE: &str = include_str!("prompts/answer_continue.md");
@@ -23,10 +23,11 @@ const ACT_USER: &str = include_str!("prompts/act_user.md");
 const ACT_NATIVE: &str = include_str!("prompts/act_native.md");
 const ACT_ARGUMENTS: &str = include_str!("prompts/act_arguments.md");
 const ACT_ACTION: &str = include_str!("prompts/act_action.md");
+const ACT_CALL: &str = include_str!("prompts/act_call.md");
 const ANSWER_USER: &str = include_str!("prompts/answer_user.md");
 
-/// How much of the whole task stands in the prompt of a step, in bytes.
-const ORIENTATION_BYTES_MAX: usize = 2 << 10;
+/// How much of a call's arguments stands beside its output, in bytes.
+const CALL_BYTES_MAX: usize = 1 << 10;
 
 /// Tags that mark data; text from outside must not close or open one.
 const TAGS: [&str; 4] = ["result", "output", "context", "task"];
@@ -77,8 +78,39 @@ fn defused(text: &str) -> String {
 
 /// The system prompt of the planner.
 pub(super) fn plan_system(task: &PlanTask<'_>) -> String {
-    let steps_max = task.steps_max.to_string();
-    render(PLAN_SYSTEM.trim_end(), &[("tools", &tool_list(task.tools, false)), ("steps_max", &steps_max)])
+    let (example_task, example) = plan_example(task.tools);
+    let values = [
+        ("tools", &*tool_list(task.tools, false)),
+        ("steps_max", &task.steps_max.to_string()),
+        ("example_task", &example_task),
+        ("example", &example),
+    ];
+    render(PLAN_SYSTEM.trim_end(), &values)
+}
+
+/// A task and its plan, with the tools that exist: a name in an example is a name that models use.
+fn plan_example(tools: &[ToolSpec]) -> (String, String) {
+    const EXAMPLES: [(&str, &str, &str); 3] = [
+        ("calculate", "multiply 12 by 7 and then add 5 to the product", "Multiply 12 by 7"),
+        ("search", "find the opening hours of the museum", "Find the opening hours of the museum"),
+        ("analyze", "tell the median of 4, 9 and 20", "Compute the median of 4, 9 and 20"),
+    ];
+    let mut steps: Vec<Value> = Vec::new();
+    let mut orders = Vec::new();
+    let mut add = |description: &str, tool: &str, after: &[usize]| {
+        steps.push(json!({"step_number": steps.len() + 1, "description": description, "tool_hint": tool, "depends_on": after}));
+        steps.len()
+    };
+    for (tool, order, description) in EXAMPLES.iter().filter(|(name, ..)| tools.iter().any(|spec| spec.name == *name)) {
+        orders.push(*order);
+        let number = add(description, tool, &[]);
+        if *tool == "calculate" {
+            add(&format!("Add 5 to the result of step {number}"), tool, &[number]);
+        }
+    }
+    orders.push("write a birthday wish");
+    add("Write a birthday wish", "none", &[]);
+    (orders.join("; "), json!({"steps": steps}).to_string())
 }
 
 /// The objective and its context.
@@ -101,21 +133,32 @@ pub(super) fn act_user(task: &StepTask<'_>) -> String {
 }
 
 /// The request to do the step with native calls.
-pub(super) fn act_native(task: &StepTask<'_>) -> String {
-    let objective = defused(&cut(task.objective, ORIENTATION_BYTES_MAX));
-    let hint = task.tool_hint.map(|tool| format!(" Use the tool {tool}.")).unwrap_or_default();
-    render(ACT_NATIVE.trim_end(), &[("objective", &objective), ("hint", &hint)])
+pub(super) fn act_native(tool_hint: Option<&str>) -> String {
+    let hint = tool_hint.map(|tool| format!(" Use the tool {tool}.")).unwrap_or_default();
+    render(ACT_NATIVE.trim_end(), &[("hint", &hint)])
 }
 
 /// The request for one tool's arguments.
 pub(super) fn act_arguments(tool: &ToolSpec) -> String {
-    let about = format!("{}\nIts arguments:\n{}", tool.description, properties(&tool.parameters));
-    render(ACT_ARGUMENTS.trim_end(), &[("tool", tool.name), ("about", &about)])
+    let values = [("tool", tool.name), ("about", tool.description), ("arguments", &*properties(&tool.parameters))];
+    render(ACT_ARGUMENTS.trim_end(), &values)
 }
 
 /// The request for an action object.
 pub(super) fn act_action(tools: &[ToolSpec]) -> String {
     render(ACT_ACTION.trim_end(), &[("tools", &tool_list(tools, true))])
+}
+
+/// The request for the result of a step whose tool has answered: the step, every call and its output.
+pub(super) fn act_conclude(task: &StepTask<'_>, calls: &[(&ToolCall, String)]) -> String {
+    let line = |(call, output): &(&ToolCall, String)| {
+        let arguments = defused(&cut(&call.arguments.to_string(), CALL_BYTES_MAX));
+        render(ACT_CALL.trim_end(), &[("tool", &call.tool), ("arguments", &arguments), ("output", output)])
+    };
+    let calls: Vec<String> = calls.iter().map(line).collect();
+    let values =
+        [("inputs", &*results(task.inputs)), ("description", &*defused(task.description)), ("calls", &*calls.join("\n\n"))];
+    render(ACT_CONCLUDE.trim_end(), &values)
 }
 
 /// The objective and every result.
@@ -178,13 +221,43 @@ fn tool_list(tools: &[ToolSpec], with_arguments: bool) -> String {
     tools.iter().map(line).collect::<Vec<_>>().join("\n")
 }
 
-/// The properties of a tool's schema, one a line.
+/// The properties of a tool's schema, one a line. Small models copy examples where they should think: only those remain whose
+/// form is not obvious (`2 km in miles`), with letters in place of the numbers.
 fn properties(schema: &Value) -> String {
     let Some(properties) = schema["properties"].as_object() else { return schema.to_string() };
-    let line = |(name, property): (&String, &Value)| {
-        format!("  - {name}: {}", property["description"].as_str().map_or_else(|| property.to_string(), str::to_owned))
+    let line = |(name, property): (&String, &Value)| match property["description"].as_str() {
+        Some(text) => {
+            let (about, rest) = text.split_once(", for example").unwrap_or((text, ""));
+            let more = rest.split_once("; ").map(|(_, more)| format!("; {more}")).unwrap_or_default();
+            let has = |text: &str, kind: fn(&char) -> bool| text.chars().any(|c| kind(&c));
+            let forms: Vec<String> = rest
+                .split('`')
+                .skip(1)
+                .step_by(2)
+                .filter(|form| has(form, char::is_ascii_digit) && has(form, char::is_ascii_alphabetic))
+                .map(|form| format!("`{}`", without_numbers(form)))
+                .collect();
+            let forms = if forms.is_empty() { String::new() } else { format!("; special forms are {}", forms.join(" and ")) };
+            format!("  - {name}: {}{more}{forms}", about.trim_end_matches('.'))
+        }
+        None => format!("  - {name}: {property}"),
     };
     properties.iter().map(line).collect::<Vec<_>>().join("\n")
+}
+
+/// `example` with a letter in place of every number.
+fn without_numbers(example: &str) -> String {
+    let mut letters = ('a'..='z').filter(|c| *c != 'e').cycle();
+    let mut out = String::new();
+    let mut rest = example;
+    while let Some(start) = rest.find(|c: char| c.is_ascii_digit()) {
+        out.push_str(&rest[..start]);
+        out.extend(letters.next());
+        let number = &rest[start..];
+        let end = number.find(|c: char| !(c.is_ascii_digit() || c == '.' || c == ',')).unwrap_or(number.len());
+        rest = &number[end..];
+    }
+    out + rest
 }
 
 #[cfg(test)]

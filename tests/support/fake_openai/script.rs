@@ -126,7 +126,9 @@ impl Script {
                 ("tools", ScriptedMove::Call(tool, arguments)) => Behaviour::tool_calls(&[(tool, &arguments.to_string())]),
                 (_, ScriptedMove::Answer(text)) => structured(request, &json!({"answer": text})),
                 (_, ScriptedMove::Call(tool, arguments)) => {
-                    let bare = request.body["response_format"]["json_schema"]["name"] == "arguments";
+                    // A schema or a forced call of the tool's own name wants its arguments and nothing around them.
+                    let schema = &request.body["response_format"]["json_schema"]["name"];
+                    let bare = *schema == tool || request.body["tool_choice"]["function"]["name"] == tool;
                     let action = if bare { arguments } else { json!({"tool": tool, "arguments": arguments}) };
                     structured(request, &action)
                 }

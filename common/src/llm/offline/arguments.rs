@@ -63,8 +63,13 @@ pub(super) fn tool_for(clause: &str, has_results: bool, offered: &[&str]) -> Opt
     }
     let analyses =
         wants(&["analyze", "analyse", "statistics"]) || (statistics && has_results && !split::quotes(clause).is_empty());
+    // What nothing else can answer may stand in the documents.
+    let question = ["who", "what", "when", "where", "which", "how", "why", "whose"].iter().any(|word| lower.starts_with(word));
     let over_results = statistics && has_results && words::references(clause) != words::References::default();
-    (can("analyze") && (analyses || over_results)).then_some("analyze")
+    if can("analyze") && (analyses || over_results) {
+        return Some("analyze");
+    }
+    (question && can("search")).then_some("search")
 }
 
 /// Whether `clause` asks for statistics of something that it does not hold itself ("count the words").
@@ -262,7 +267,7 @@ fn analysis(description: &str, inputs: &[StepInput]) -> Value {
         return json!({"text": cut(&description[*start..*end], TEXT_BYTES_MAX)});
     }
     if !of_text && !texts.is_empty() {
-        let numbers: Vec<f64> = texts.iter().flat_map(|text| numbers_in(text)).take(NUMBERS_MAX).collect();
+        let numbers: Vec<Value> = texts.iter().flat_map(|text| numbers_in(text)).take(NUMBERS_MAX).collect();
         if numbers.len() >= 2 {
             return json!({"numbers": numbers});
         }
@@ -292,12 +297,15 @@ fn unquoted(text: &str) -> String {
 }
 
 /// The numbers in `text` outside quotes, in order.
-fn numbers_in(text: &str) -> Vec<f64> {
+fn numbers_in(text: &str) -> Vec<Value> {
     unquoted(text)
         .split(|c: char| c.is_whitespace() || ",;()[]{}".contains(c))
         .map(|word| word.trim_end_matches(['.', '?', '!', ':', '%']))
         .filter(|word| word.starts_with(|c: char| c.is_ascii_digit() || c == '-' || c == '.'))
-        .filter_map(|word| word.parse::<f64>().ok().filter(|n| n.is_finite()))
+        .filter_map(|word| match word.parse::<i64>() {
+            Ok(whole) => Some(Value::from(whole)),
+            Err(_) => word.parse::<f64>().ok().filter(|n| n.is_finite()).map(Value::from),
+        })
         .take(NUMBERS_MAX)
         .collect()
 }

@@ -86,7 +86,12 @@ pub(super) fn text(value: &Value) -> String {
     match value {
         Value::Null => String::new(),
         Value::String(text) => text.clone(),
-        Value::Number(_) | Value::Bool(_) => value.to_string(),
+        // 6.0 is 6 to people.
+        Value::Number(number) => {
+            let text = number.to_string();
+            text.strip_suffix(".0").map_or_else(|| text.clone(), str::to_owned)
+        }
+        Value::Bool(_) => value.to_string(),
         Value::Array(items) if items.is_empty() => "nothing found".into(),
         Value::Array(items) if items.iter().any(|item| item.get("passage").is_some()) => passages(items),
         Value::Array(items) => {

@@ -3,14 +3,16 @@
 use serde_json::{Map, Value, json};
 
 use super::completion::{Completion, NativeCall};
-use super::conversation::{action_messages, native_messages};
+use super::conversation::{action_messages, conclude_messages, native_messages};
 use super::failure::one_line;
-use super::ladder::{Asker, Shape, refused_request};
+use super::ladder::{Asker, Kind, Shape, refused_request};
 use crate::limits::{ARGUMENTS_BYTES_MAX, TOOL_CALLS_PER_TURN_MAX, TOOL_OUTPUT_BYTES_MAX};
 use crate::llm::text::cut;
 use crate::llm::{LlmError, Move, StepTask, Turn, extract, prompt};
 use crate::tool::{ToolCall, ToolSpec};
 
+/// How often only arguments are asked for.
+const TRIES_MAX: usize = 2;
 /// How much of an unusable reply is kept, in bytes.
 const UNUSABLE_BYTES_MAX: usize = 2 << 10;
 
@@ -26,8 +28,18 @@ pub(super) enum Style {
 impl Asker<'_> {
     /// The next move.
     pub(super) async fn act(&mut self, task: &StepTask<'_>) -> Result<Move, LlmError> {
-        if task.last || task.tools.is_empty() {
+        if task.last || task.tools.is_empty() || goes_in_circles(task.turns) {
             return self.last_word(task).await;
+        }
+        if let Some(tool) = untried(task) {
+            return self.arguments(task, tool).await;
+        }
+        let concluded = match has_output(task) {
+            true => self.conclude(task).await?,
+            false => None,
+        };
+        if let Some(made) = concluded {
+            return Ok(made);
         }
         if self.memory.get(self.model).style != Some(Style::Action)
             && let Some(made) = self.native(task).await?
@@ -35,6 +47,24 @@ impl Asker<'_> {
             return Ok(made);
         }
         self.action(task).await
+    }
+
+    /// Asks for the arguments of the tool that the plan names, and for nothing else: models that get lost among tools and
+    /// rules can still do that.
+    async fn arguments(&mut self, task: &StepTask<'_>, tool: &ToolSpec) -> Result<Move, LlmError> {
+        let names = property_names(tool);
+        let shape = Shape {
+            kind: Kind::Arguments,
+            name: tool.name,
+            schema: tool.parameters.clone(),
+            strict: is_strict(&tool.parameters),
+            wanted: &names,
+        };
+        let found = self.structured(&shape, &action_messages(task, &prompt::act_arguments(tool))).await?;
+        Ok(match found.value {
+            Ok(value) => arguments_move(tool.name, value, &found.reply),
+            Err(why) => unusable(&found.reply, why),
+        })
     }
 
     /// Asks with native tools. `None`: the model does not know them, ask for an action object.
@@ -70,44 +100,34 @@ impl Asker<'_> {
         }
     }
 
-    /// Asks for an action object, or, where the plan names the tool and it has not been called, for its arguments alone.
+    /// Asks for an action object.
     async fn action(&mut self, task: &StepTask<'_>) -> Result<Move, LlmError> {
-        let hinted = task.tools.iter().find(|tool| Some(tool.name) == task.tool_hint);
-        let failures = task.turns.iter().filter(|turn| matches!(turn, Turn::Returned { output: Err(_), .. })).count();
-        let succeeded = task.turns.iter().any(|turn| matches!(turn, Turn::Returned { output: Ok(_), .. }));
-        let made = match hinted {
-            // After two failures the step may as well be given up: that takes an action object.
-            Some(tool) if !succeeded && failures < 2 => {
-                let shape =
-                    Shape { name: "arguments", schema: closed(&tool.parameters), strict: true, wanted: &property_names(tool) };
-                let messages = action_messages(task, &prompt::act_arguments(tool));
-                let found = self.structured(&shape, &messages).await?;
-                match found.value {
-                    Ok(value) => arguments_move(tool.name, value, &found.reply),
-                    Err(why) => unusable(&found.reply, why),
-                }
-            }
-            Some(_) | None => {
-                let ask = if succeeded {
-                    format!("{}\n\n{}", prompt::ACT_DONE.trim_end(), prompt::act_action(task.tools))
-                } else {
-                    prompt::act_action(task.tools)
-                };
-                let shape =
-                    Shape { name: "action", schema: action_schema(task.tools), strict: false, wanted: &["answer", "tool"] };
-                let found = self.structured(&shape, &action_messages(task, &ask)).await?;
-                match found.value {
-                    Ok(value) => action_move(&value, &found.reply, task.tools),
-                    // Plain words where an object was asked for: an answer, if they say anything.
-                    Err(_) if is_words(&found.reply) => answer(extract::without_reasoning(&found.reply)),
-                    Err(why) => unusable(&found.reply, why),
-                }
-            }
+        let ask = prompt::act_action(task.tools);
+        let schema = action_schema(task.tools);
+        let shape = Shape { kind: Kind::Action, name: "action", schema, strict: false, wanted: &["answer", "tool"] };
+        let found = self.structured(&shape, &action_messages(task, &ask)).await?;
+        let made = match found.value {
+            Ok(value) => action_move(&value, &found.reply, task.tools),
+            // Plain words where an object was asked for: an answer, if they say anything.
+            Err(_) if is_words(&found.reply) => answer(extract::without_reasoning(&found.reply)),
+            Err(why) => unusable(&found.reply, why),
         };
         if !matches!(made, Move::Unusable { .. }) {
             self.memory.update(self.model, |known| known.style = Some(Style::Action));
         }
         Ok(made)
+    }
+
+    /// Asks for the result in words, now that the tool that the plan names has given something. `None`: it takes another call.
+    async fn conclude(&mut self, task: &StepTask<'_>) -> Result<Option<Move>, LlmError> {
+        let completion = self.ask(json!({"messages": conclude_messages(task)}), "text").await.map_err(|failure| failure.error)?;
+        let word = extract::without_reasoning(&completion.text).trim_matches(|c: char| !c.is_alphanumeric());
+        if word.eq_ignore_ascii_case("more") {
+            return Ok(None);
+        }
+        Ok(Some(match read_native(&completion, task.tools) {
+            Native::Move(made) | Native::CallAsText(made) | Native::Broken(made) => made,
+        }))
     }
 
     /// Asks for the result in words, without tools.
@@ -122,6 +142,39 @@ impl Asker<'_> {
             Native::Move(made @ (Move::Answer(_) | Move::Unusable { .. })) | Native::Broken(made) => made,
         })
     }
+}
+
+/// The tool that the plan names, while it has given no output. After two failures the step may as well be given up, for
+/// which a model needs more than arguments.
+fn untried<'a>(task: &StepTask<'a>) -> Option<&'a ToolSpec> {
+    let outputs = |good: bool| {
+        task.turns.iter().filter(|turn| matches!(turn, Turn::Returned { output, .. } if output.is_ok() == good)).count()
+    };
+    let unusable = task.turns.iter().filter(|turn| matches!(turn, Turn::Moved(Move::Unusable { .. }))).count();
+    let tool = task.tools.iter().find(|tool| Some(tool.name) == task.tool_hint)?;
+    (outputs(true) == 0 && outputs(false) + unusable < TRIES_MAX).then_some(tool)
+}
+
+/// Whether the same call was made twice and gave the same both times: a third time would cost as much and tell as little.
+fn goes_in_circles(turns: &[Turn]) -> bool {
+    let mut made: &[ToolCall] = &[];
+    let mut seen: Vec<(&ToolCall, &Result<Value, String>)> = Vec::new();
+    for turn in turns {
+        match turn {
+            Turn::Moved(Move::Call(calls)) => made = calls,
+            Turn::Moved(Move::Answer(_) | Move::Unusable { .. }) => {}
+            Turn::Returned { index, output } => seen.extend(made.get(*index).map(|call| (call, output))),
+        }
+    }
+    (1..seen.len()).any(|at| seen[..at].contains(&seen[at]))
+}
+
+/// Whether the turn before gave something in a step whose tool the plan names. Nothing found is not something: other words
+/// may find it.
+fn has_output(task: &StepTask<'_>) -> bool {
+    let empty = |value: &Value| value.is_null() || value.as_array().is_some_and(Vec::is_empty);
+    let found = matches!(task.turns.last(), Some(Turn::Returned { output: Ok(value), .. }) if !empty(value));
+    found && task.tools.iter().any(|tool| Some(tool.name) == task.tool_hint)
 }
 
 /// A reply to a request with native tools.
@@ -270,22 +323,16 @@ fn unusable(reply: &str, complaint: String) -> Move {
     Move::Unusable { reply: cut(reply, UNUSABLE_BYTES_MAX), complaint }
 }
 
-/// The schema of a tool's arguments as OpenAI's strict mode wants it: every property required. Optional ones accept null.
-fn closed(schema: &Value) -> Value {
-    let mut schema = schema.clone();
-    // Strict mode refuses limits of texts; the tool checks them anyway.
-    for property in schema["properties"].as_object_mut().into_iter().flat_map(Map::values_mut) {
-        if let Some(property) = property.as_object_mut() {
-            property.retain(|keyword, _| !matches!(keyword.as_str(), "minLength" | "maxLength"));
-        }
-    }
-    if let (Some(names), Some(fields)) =
-        (schema["properties"].as_object().map(|p| p.keys().cloned().collect::<Vec<_>>()), schema.as_object_mut())
-    {
-        fields.insert("required".into(), json!(names));
-        fields.insert("additionalProperties".into(), json!(false));
-    }
-    schema
+/// Whether OpenAI's strict mode takes the schema: it wants every property required, and no limits of texts. Telling a small
+/// model to fill in what is optional makes it invent something.
+fn is_strict(schema: &Value) -> bool {
+    let required: Vec<&str> = schema["required"].as_array().into_iter().flatten().filter_map(Value::as_str).collect();
+    schema["additionalProperties"] == json!(false)
+        && schema["properties"].as_object().is_some_and(|properties| {
+            properties.iter().all(|(name, property)| {
+                required.contains(&name.as_str()) && property.get("minLength").is_none() && property.get("maxLength").is_none()
+            })
+        })
 }
 
 fn property_names(tool: &ToolSpec) -> Vec<&str> {

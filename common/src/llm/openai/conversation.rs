@@ -52,9 +52,26 @@ pub(super) fn action_messages(task: &StepTask<'_>, ask: &str) -> Vec<Value> {
     messages
 }
 
+/// The step with its calls and their outputs as one message.
+pub(super) fn conclude_messages(task: &StepTask<'_>) -> Vec<Value> {
+    let mut made: &[ToolCall] = &[];
+    let mut calls = Vec::new();
+    for (turn, budget) in task.turns.iter().zip(output_budgets(task.turns)) {
+        match turn {
+            Turn::Moved(Move::Call(latest)) => made = latest,
+            Turn::Moved(Move::Answer(_) | Move::Unusable { .. }) => {}
+            Turn::Returned { index, output } => {
+                calls.extend(made.get(*index).map(|call| (call, prompt::output(&call.tool, output, budget))));
+            }
+        }
+    }
+    let system = said("system", prompt::ACT_SYSTEM.trim_end().to_owned());
+    vec![system, said("user", prompt::act_conclude(task, &calls))]
+}
+
 /// The conversation with native calls.
 pub(super) fn native_messages(task: &StepTask<'_>) -> Vec<Value> {
-    let ask = format!("{}\n\n{}", prompt::act_user(task).trim_end(), prompt::act_native(task));
+    let ask = format!("{}\n\n{}", prompt::act_user(task).trim_end(), prompt::act_native(task.tool_hint));
     let mut messages = vec![said("system", prompt::ACT_SYSTEM.trim_end().to_owned()), said("user", ask)];
     // Every call needs an answer, or the API refuses the conversation: those of the last move that nobody ran get one too.
     let mut open: Vec<(String, bool)> = Vec::new();

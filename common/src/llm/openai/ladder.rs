@@ -41,8 +41,21 @@ impl Rung {
     }
 }
 
+/// What kind of object is asked for: an endpoint may take the schema of one and refuse that of another.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Kind {
+    /// A plan.
+    Plan,
+    /// The arguments of one tool.
+    Arguments,
+    /// A call or an answer.
+    Action,
+}
+
 /// What is asked for.
 pub(super) struct Shape<'a> {
+    /// Under this its rung is remembered.
+    pub(super) kind: Kind,
     /// The name of the schema.
     pub(super) name: &'a str,
     /// The schema; every object in it is closed.
@@ -66,6 +79,8 @@ pub(super) struct Asker<'a> {
     pub(super) endpoint: &'a Endpoint,
     pub(super) memory: &'a Memory,
     pub(super) model: &'a str,
+    /// Most tokens of one reply.
+    pub(super) tokens_max: u32,
     /// Every request that was answered so far.
     pub(super) calls: Vec<ModelCall>,
 }
@@ -73,7 +88,7 @@ pub(super) struct Asker<'a> {
 impl Asker<'_> {
     /// Asks for an object of that shape, stepping down where a rung is refused or ignored.
     pub(super) async fn structured(&mut self, shape: &Shape<'_>, messages: &[Value]) -> Result<Structured, LlmError> {
-        let mut rung = self.memory.get(self.model).structured.unwrap_or(Rung::JsonSchema);
+        let mut rung = self.memory.get(self.model).rungs.get(&shape.kind).copied().unwrap_or(Rung::JsonSchema);
         loop {
             let mut body = json!({"messages": messages});
             constrain(&mut body, rung, shape);
@@ -88,9 +103,11 @@ impl Asker<'_> {
                 },
                 Err(failure) => return Err(failure.error),
             };
-            let found = read(&completion, shape.wanted);
+            let found = read(&completion, shape);
             if found.value.is_ok() {
-                self.memory.update(self.model, |known| known.structured = Some(rung));
+                self.memory.update(self.model, |known| {
+                    known.rungs.insert(shape.kind, rung);
+                });
                 return Ok(found);
             }
             // A reply without any JSON ignored the rung; one that is cut off or refused would be no better below.
@@ -110,14 +127,22 @@ impl Asker<'_> {
             body["temperature"] = json!(0);
         }
         if !known.no_max_tokens {
-            body["max_tokens"] = json!(super::REPLY_TOKENS_MAX);
+            body["max_tokens"] = json!(if known.reasons { super::REASONING_TOKENS_MAX } else { self.tokens_max });
         }
-        // Each turn either returns or leaves out one of two parameters.
+        // Each turn either returns, or leaves out one of two parameters, or raises the limit for good.
         loop {
             match self.endpoint.ask(&body, rung).await {
                 Ok((completion, call)) => {
                     self.calls.push(call);
-                    return Ok(completion);
+                    let only_reasoned = completion.cut_off
+                        && completion.calls.is_empty()
+                        && extract::without_reasoning(&completion.text).is_empty();
+                    let limited = body.get("max_tokens").is_some();
+                    if !(only_reasoned && limited) || self.memory.get(self.model).reasons {
+                        return Ok(completion);
+                    }
+                    body["max_tokens"] = json!(super::REASONING_TOKENS_MAX);
+                    self.memory.update(self.model, |known| known.reasons = true);
                 }
                 Err(failure) => {
                     let names = |parameter: &str| {
@@ -179,20 +204,27 @@ fn constrain(body: &mut Value, rung: Rung, shape: &Shape<'_>) {
 }
 
 /// The object in a completion, wherever it stands: models put it into a call when asked for text, and the other way round.
-fn read(completion: &Completion, wanted: &[&str]) -> Structured {
+fn read(completion: &Completion, shape: &Shape<'_>) -> Structured {
     if let Some(refusal) = &completion.refusal {
         let why = super::failure::one_line(refusal);
         return Structured { reply: refusal.clone(), value: Err(format!("the model refused: {why}")) };
     }
     let (reply, value) = match completion.calls.first() {
         Some(call) if completion.text.trim().is_empty() => match &call.arguments {
-            Value::String(text) => (text.clone(), extract::object(text, wanted)),
+            Value::String(text) => (text.clone(), extract::object(text, shape.wanted)),
             Value::Object(_) => (call.arguments.to_string(), Ok(call.arguments.clone())),
             Value::Null | Value::Bool(_) | Value::Number(_) | Value::Array(_) => {
                 (String::new(), Err("the call has no arguments".to_owned()))
             }
         },
-        Some(_) | None => (completion.text.clone(), extract::object(&completion.text, wanted)),
+        Some(_) | None => (completion.text.clone(), extract::object(&completion.text, shape.wanted)),
+    };
+    // A model asked for an action that calls a tool natively means that call.
+    let called =
+        completion.calls.first().map(|call| &call.name).filter(|name| *name != shape.name && completion.text.trim().is_empty());
+    let value = match (shape.kind, called) {
+        (Kind::Action, Some(name)) => value.map(|arguments| json!({"tool": name, "arguments": arguments})),
+        (Kind::Action | Kind::Plan | Kind::Arguments, _) => value,
     };
     let value = match value {
         Err(_) if completion.cut_off => Err("the reply was cut off at its length limit before the JSON was complete".to_owned()),
