@@ -120,8 +120,9 @@ impl Stack {
     pub async fn running(settings: &[(&str, &str)]) -> (Self, Vec<Process>) {
         let stack = Self::new(settings).await;
         let services = ["planner", "executor", "executor", "summarizer"];
-        let processes = services.iter().map(|service| stack.start(service)).collect();
-        stack.queues_exist().await;
+        let processes: Vec<Process> = services.iter().map(|service| stack.start(service)).collect();
+        let started = |process: &Process| std::fs::read_to_string(&process.log).is_ok_and(|log| log.contains(" started, model "));
+        stack.until("all services have started", async || processes.iter().all(started)).await;
         (stack, processes)
     }
 
