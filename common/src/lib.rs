@@ -4,7 +4,7 @@
 //!
 //! Pure: [`id`], [`plan`], [`reference`], [`run`], [`event`], [`tool`], [`message`] (the wire), [`limits`].
 //! The world: [`env`], [`broker`], [`store`], [`llm`]. Around them: [`worker`] (the consume loop), [`lease`]
-//! (working under a claim), [`relay`] (publishing what a run owes), [`document`] (the result), [`client`] (what command line,
+//! (working under a claim), [`relay`] (publishing what a run owes), [`document`] and [`ending`] (the result), [`client`] (what command line,
 //! HTTP and tests use), [`config`], [`telemetry`], [`shutdown`], [`startup`].
 
 #![warn(missing_docs)]
@@ -13,6 +13,7 @@ pub mod broker;
 pub mod client;
 pub mod config;
 pub mod document;
+pub mod ending;
 pub mod env;
 pub mod event;
 pub mod id;

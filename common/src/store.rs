@@ -11,15 +11,20 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use crate::env::Clock;
-use crate::event::{Event, EventDraft};
+use crate::event::Event;
 use crate::id::{RunId, Slot, StepNumber};
-use crate::llm::StepInput;
-use crate::plan::{Plan, Step};
-use crate::run::{Outcome, RunStatus, RunView, StepRecord, StepState, Usage};
+use crate::plan::Plan;
+use crate::run::{Outcome, RunStatus, StepRecord};
 
+mod answer;
 mod assemble;
 pub mod memory;
 pub mod redis;
+
+pub use answer::{
+    Account, Advance, Again, Claim, ClaimRequest, Claimed, Dispatch, Finish, Held, NewRun, Opened, Owed, Reported, RunLine,
+    Snapshot, TakenBack,
+};
 
 /// Where runs live. A cheap handle.
 #[derive(Debug, Clone)]
@@ -67,238 +72,6 @@ pub enum StoreError {
     /// The store answered something that this version cannot use. Repeating will not help.
     #[error("store gave an unusable answer: {0}")]
     Unusable(String),
-}
-
-/// What the planner knows of a new run.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct NewRun {
-    /// The objective message as JSON, kept for planning again.
-    pub request: String,
-    /// The objective itself.
-    pub objective: String,
-    /// Steps in flight at once.
-    pub window: u32,
-    /// Where the result document is to be published, if anywhere.
-    pub reply_to: Option<String>,
-    /// What it is to carry then.
-    pub correlation_id: Option<String>,
-    /// The W3C trace context of the submission.
-    pub traceparent: Option<String>,
-}
-
-/// The answer of [`Store::open_run`].
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Opened {
-    /// There was no such run before.
-    Created,
-    /// There was, and it stands like this.
-    Exists(RunStatus),
-}
-
-/// Who claims a slot.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct ClaimRequest<'a> {
-    /// The slot.
-    pub slot: Slot,
-    /// The message in hand.
-    pub message_id: &'a str,
-    /// Whether the broker has handed that message out before: then it takes the slot over from its own earlier holder.
-    pub redelivered: bool,
-    /// Unique to this claim, so that repeating it is not a second claim.
-    pub nonce: &'a str,
-    /// The attempt that the message starts, for steps.
-    pub attempt: Option<u32>,
-    /// How long the claim holds.
-    pub lease: Duration,
-    /// The claiming process.
-    pub worker: &'a str,
-}
-
-/// The answer of [`Store::claim`].
-#[derive(Debug, Clone, PartialEq)]
-pub enum Claimed {
-    /// The slot is the caller's until the lease ends.
-    Execute(Box<Claim>),
-    /// The same, but the slot has ended so many holders that it must be closed instead.
-    Poisoned(Box<Claim>),
-    /// The slot has ended.
-    Done {
-        /// What its last holder may still have owed.
-        owed: Owed,
-        /// How it ended.
-        state: StepState,
-    },
-    /// Another message's holder runs it.
-    Duplicate {
-        /// The holder.
-        worker: String,
-    },
-    /// The message means nothing any more.
-    Stale {
-        /// Why.
-        why: String,
-    },
-    /// The run has ended.
-    Finished(RunStatus),
-}
-
-/// A slot in hand.
-#[derive(Debug, Clone, PartialEq)]
-pub struct Claim {
-    /// The fencing epoch: every write for the slot names it.
-    pub epoch: u64,
-    /// The attempt, from 1.
-    pub attempt: u32,
-    /// How often this slot has been parked.
-    pub parks: u32,
-    /// For the plan: the objective message as JSON. Else the objective.
-    pub text: String,
-    /// The step, if the slot is one.
-    pub step: Option<Step>,
-    /// The turns that were journaled, as JSON, in order.
-    pub journal: Vec<String>,
-    /// What the step's dependencies produced.
-    pub inputs: Vec<StepInput>,
-}
-
-/// Who must act next on a run.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Owed {
-    /// Nobody because of this.
-    Nothing,
-    /// The planner: steps are ready.
-    Planner,
-    /// The summarizer: every step has reported.
-    Summary,
-}
-
-/// The answer of verbs that only the holder may use.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Held {
-    /// The caller still holds the slot; the verb was done.
-    Kept,
-    /// Somebody else holds it, or nobody; nothing was done.
-    Lost,
-    /// The run has ended; nothing was done.
-    Ended,
-}
-
-/// A step that is to be published now.
-#[derive(Debug, Clone, PartialEq)]
-pub struct Dispatch {
-    /// The revision of the plan.
-    pub revision: u32,
-    /// The attempt that the message starts.
-    pub attempt: u32,
-    /// The step.
-    pub step: Step,
-}
-
-/// What a verb adds to the run beside its own effect.
-#[derive(Debug, Clone, Default, PartialEq)]
-pub struct Account {
-    /// What was used and is not recorded yet.
-    pub usage: Usage,
-    /// Entries for the audit trail.
-    pub events: Vec<EventDraft>,
-}
-
-/// The answer of [`Store::report`].
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Reported {
-    /// The outcome is recorded (now, or when the same call was made before).
-    Recorded(Owed),
-    /// The caller is not the holder any more; nothing was recorded.
-    Stale,
-    /// The run has ended; nothing was recorded.
-    Finished(RunStatus),
-}
-
-/// Whether a slot that is given back starts a new attempt.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Again {
-    /// It does: something failed.
-    Retry,
-    /// It does not: an endpoint asked for patience.
-    Park,
-}
-
-/// How a run ends.
-#[derive(Debug, Clone, PartialEq)]
-pub struct Finish {
-    /// The final status.
-    pub status: RunStatus,
-    /// Why it failed.
-    pub error: Option<String>,
-    /// The result document as JSON.
-    pub document: String,
-    /// How long the run is kept.
-    pub retention: Duration,
-}
-
-/// The answer of [`Store::advance`].
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Advance {
-    /// There is no such run, or it has ended.
-    Gone,
-    /// It is live.
-    Live {
-        /// When to look again at the latest.
-        next_look: Duration,
-        /// The plan is to be made.
-        plan: bool,
-        /// Ready steps are to be dispatched.
-        dispatch: bool,
-        /// The answer is to be written.
-        summary: bool,
-    },
-}
-
-/// The answer of [`Store::take_back`].
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum TakenBack {
-    /// There is no such run, or it has ended.
-    Gone,
-    /// Somebody works on the slot, or nobody needs to.
-    Kept,
-    /// The plan is to be made.
-    Plan,
-    /// Ready steps are to be dispatched.
-    Dispatch,
-    /// The answer is to be written.
-    Summary,
-    /// The slot's messages have died too often: whoever claims it now closes it.
-    Poisoned,
-}
-
-/// Everything about one run at one moment.
-#[derive(Debug, Clone, PartialEq)]
-pub struct Snapshot {
-    /// What readers see.
-    pub view: RunView,
-    /// The current plan; without steps before the first.
-    pub plan: Plan,
-    /// Where the result document is to be published.
-    pub reply_to: Option<String>,
-    /// What it is to carry then.
-    pub correlation_id: Option<String>,
-    /// The objective message as JSON.
-    pub request: String,
-}
-
-/// One line of a list of runs.
-#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
-pub struct RunLine {
-    /// The run.
-    pub run_id: RunId,
-    /// Where it stands.
-    pub status: RunStatus,
-    /// What was asked.
-    pub objective: String,
-    /// When it was opened, in milliseconds since 1970.
-    pub created_at_ms: u64,
-    /// When it ended.
-    pub finished_at_ms: Option<u64>,
 }
 
 /// Sends a verb to whichever store there is.

@@ -1,12 +1,13 @@
 //! Closing a poisoned slot: its messages have died or ended their holders too often, so nobody but the planner touches it.
 
-use common::document::{Ending, document};
+use common::document::Ending;
+use common::ending::end_run;
 use common::event::{EventDraft, EventType};
 use common::id::{RunId, Slot, StepNumber};
 use common::recorded;
 use common::relay;
 use common::run::{Outcome, StepRecord};
-use common::store::{Account, Claim, ClaimRequest, Claimed, Finish, Held, Owed, Reported, StoreError};
+use common::store::{Account, Claim, ClaimRequest, Claimed, Owed, Reported, StoreError};
 use serde_json::{Value, json};
 use tracing::warn;
 
@@ -58,16 +59,7 @@ async fn close_step(planner: &Planner, run: &RunId, step: StepNumber, claim: &Cl
 async fn close_summary(planner: &Planner, run: &RunId, claim: &Claim, why: &str) -> Result<(), StoreError> {
     let env = &planner.env;
     let Some(snapshot) = recorded!(env, env.store.snapshot(run))? else { return Ok(()) };
-    let error = format!("no answer could be written: {why}");
-    let ending = Ending { error: Some(error.clone()), now_ms: env.clock.now_ms(), ..Ending::default() };
-    let document = document(run, &snapshot, ending);
-    let text = serde_json::to_string(&document).unwrap_or_default();
-    let data = json!({"status": document.status, "error": error});
-    let account = Account { events: vec![EventDraft::new(EventType::RunFinished, data)], ..Account::default() };
-    let retention = planner.config.retention;
-    let end = Finish { status: document.status, error: Some(error), document: text.clone(), retention };
-    if recorded!(env, env.store.finish(run, Slot::Summary, claim.epoch, &end, &account))? == Held::Kept {
-        relay::reply(env, run, &snapshot, text).await;
-    }
-    Ok(())
+    let ending = Ending { error: Some(format!("no answer could be written: {why}")), ..Ending::default() };
+    let held = (Slot::Summary, claim.epoch);
+    end_run(env, run, held, &snapshot, ending, Account::default(), planner.config.retention).await
 }

@@ -3,7 +3,8 @@
 use std::time::Duration;
 
 use common::broker::{Envelope, backoff};
-use common::document::{Ending, document};
+use common::document::Ending;
+use common::ending::end_run;
 use common::env::millis;
 use common::event::{EventDraft, EventType};
 use common::id::{RunId, Slot};
@@ -14,7 +15,7 @@ use common::message::ObjectiveMessage;
 use common::plan::{Plan, check};
 use common::recorded;
 use common::relay;
-use common::store::{Account, Again, Claim, ClaimRequest, Claimed, Finish, Held, StoreError};
+use common::store::{Account, Again, Claim, ClaimRequest, Claimed, Held, StoreError};
 use common::worker::Outcome;
 use serde_json::json;
 use tracing::{debug, info};
@@ -189,20 +190,10 @@ pub(crate) async fn end(
     run: &RunId,
     claim: &Claim,
     error: String,
-    mut account: Account,
+    account: Account,
 ) -> Result<(), StoreError> {
     let env = &planner.env;
     let Some(snapshot) = recorded!(env, env.store.snapshot(run))? else { return Ok(()) };
-    let ending = Ending { error: Some(error.clone()), usage: account.usage, now_ms: env.clock.now_ms(), ..Ending::default() };
-    let document = document(run, &snapshot, ending);
-    let text = serde_json::to_string(&document).unwrap_or_default();
-    account.events.push(EventDraft::new(EventType::RunFinished, json!({"status": document.status, "error": error})));
-    let retention = planner.config.retention;
-    let end = Finish { status: document.status, error: Some(error.clone()), document: text.clone(), retention };
-    let held = recorded!(env, env.store.finish(run, Slot::Plan, claim.epoch, &end, &account))?;
-    if held == Held::Kept {
-        info!(run_id = %run, "run {run}: failed, {error}");
-        relay::reply(env, run, &snapshot, text).await;
-    }
-    Ok(())
+    let ending = Ending { error: Some(error), ..Ending::default() };
+    end_run(env, run, (Slot::Plan, claim.epoch), &snapshot, ending, account, planner.config.retention).await
 }

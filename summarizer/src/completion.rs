@@ -3,7 +3,8 @@
 use std::time::Duration;
 
 use common::broker::{Envelope, backoff};
-use common::document::{Ending, document};
+use common::document::Ending;
+use common::ending::end_run;
 use common::env::millis;
 use common::event::{EventDraft, EventType};
 use common::id::{RunId, Slot};
@@ -13,7 +14,7 @@ use common::llm::LlmError;
 use common::message::{self, CompletionMessage};
 use common::recorded;
 use common::relay;
-use common::store::{Account, Again, Claim, ClaimRequest, Claimed, Finish, Held, Snapshot, StoreError};
+use common::store::{Account, Again, Claim, ClaimRequest, Claimed, Snapshot, StoreError};
 use common::worker::Outcome;
 use serde_json::json;
 use tracing::{debug, info};
@@ -99,27 +100,12 @@ async fn fail(
 
 /// Ends the run with its answer, once, and replies to whoever asked for that.
 async fn end(summarizer: &Summarizer, run: &RunId, claim: &Claim, snapshot: &Snapshot, answer: Answer) -> Result<(), StoreError> {
-    let env = &summarizer.env;
     let mut account = Account::default();
     for call in &answer.calls {
         account.usage += call.usage;
         account.events.push(call.event("answer"));
     }
-    let ending = Ending {
-        final_response: answer.text,
-        error: answer.error.clone(),
-        model: answer.model,
-        usage: account.usage,
-        now_ms: env.clock.now_ms(),
-    };
-    let document = document(run, snapshot, ending);
-    let status = document.status;
-    let text = serde_json::to_string(&document).unwrap_or_default();
-    account.events.push(EventDraft::new(EventType::RunFinished, json!({"status": status, "error": answer.error})));
-    let end = Finish { status, error: answer.error, document: text.clone(), retention: summarizer.config.retention };
-    if recorded!(env, env.store.finish(run, Slot::Summary, claim.epoch, &end, &account))? == Held::Kept {
-        info!(run_id = %run, status = status.as_str(), "run {run}: {}", status.as_str());
-        relay::reply(env, run, snapshot, text).await;
-    }
-    Ok(())
+    let ending = Ending { final_response: answer.text, error: answer.error, model: answer.model, ..Ending::default() };
+    let held = (Slot::Summary, claim.epoch);
+    end_run(&summarizer.env, run, held, snapshot, ending, account, summarizer.config.retention).await
 }

@@ -1,9 +1,11 @@
 //! The whole path in one process, on the in-memory broker and store.
 
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 
 use common::event::EventType;
 use common::llm::Llm;
+use common::message::Queue;
 use common::run::RunStatus;
 use serde_json::{Value, json};
 use support::fake_openai::{Behaviour, FakeOpenAi, Purpose, Script, ScriptedMove};
@@ -166,5 +168,27 @@ async fn a_rate_limited_planner_and_summarizer_wait_and_go_on() {
     let world = with(&fake);
     let result = world.run(json!({"objective": "x"})).await;
     assert_eq!((result.status, result.final_response.as_deref()), (RunStatus::Succeeded, Some("done")), "{result:#?}");
+    world.stop().await;
+}
+
+/// Messages vanish from the queue; nobody ever reports those steps. Wake-ups send them again, and the run ends.
+#[tokio::test(start_paused = true)]
+async fn lost_messages_are_sent_again() {
+    let world = World::in_memory(Llm::Offline, &config());
+    let step = |n: u32| json!({"step_number": n, "description": "x", "tool_hint": "calculate", "arguments": {"expression": format!("{n}+1")}});
+    let plan = json!({"steps": (1..=30).map(step).collect::<Vec<_>>()});
+    // A consumer that takes messages off the queue and does nothing.
+    let mut thief = world.env.broker.consume(Queue::Steps, 5);
+    let run = world.submit(json!({"objective": "x", "plan": plan, "options": {"respond": "results"}})).await;
+    for _ in 0..5 {
+        assert!(thief.next().await.ack().await);
+    }
+    drop(thief);
+    let result = world.client.wait(&run, Duration::from_secs(600)).await.unwrap();
+    assert_eq!(result.status, RunStatus::Succeeded, "{result:#?}");
+    let events = world.env.store.events(&run, "", 1000).await.unwrap();
+    let lost =
+        events.iter().filter(|event| event.kind == EventType::TakenBack && event.data["why"] == "not claimed in time").count();
+    assert_eq!(lost, 5);
     world.stop().await;
 }

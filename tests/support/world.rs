@@ -60,14 +60,16 @@ impl World {
     /// Everything in memory.
     pub fn in_memory(llm: Llm, config: &Config) -> Self {
         let broker = Broker::Memory(memory::Memory::new(&config.prefix));
-        Self::start(broker, stores::memory(StoreTime::Own), llm, config)
+        // Tokio's clock, so that a test may pause it and let minutes pass in no time.
+        let clock = Clock::Tokio { epoch_ms: 1_700_000_000_000, started: tokio::time::Instant::now() };
+        Self::start(broker, stores::memory(StoreTime::Clock(clock)), llm, config, clock)
     }
 
     /// Services over `broker` and `store`.
-    pub fn start(broker: Broker, store: Store, llm: Llm, config: &Config) -> Self {
+    pub fn start(broker: Broker, store: Store, llm: Llm, config: &Config, clock: Clock) -> Self {
         let ids = Ids::random();
-        let client = Client::new(store.clone(), ids.clone(), Clock::System);
-        let env = Env { clock: Clock::System, ids, broker, store, llm, worker: "test".into() };
+        let client = Client::new(store.clone(), ids.clone(), clock);
+        let env = Env { clock, ids, broker, store, llm, worker: "test".into() };
         let stop = CancellationToken::new();
         let mut services = JoinSet::new();
         let config = Arc::new(config.clone());

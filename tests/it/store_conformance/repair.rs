@@ -1,0 +1,95 @@
+//! What repairs lost messages, lost holders and lost wake-ups.
+
+use super::*;
+
+#[tokio::test]
+async fn the_same_token_gets_its_own_steps_again() {
+    on_both(async |bench| {
+        bench.planned(8, &[(1, &[]), (2, &[])]).await;
+        assert_eq!(bench.take("t1").await, [1, 2]);
+        assert_eq!(bench.take("t2").await, [0u32; 0], "another planner gets nothing");
+        bench.done(1, Outcome::Succeeded).await;
+        assert_eq!(bench.take("t1").await, [2], "what nobody has claimed");
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn wake_ups_repair_what_was_lost() {
+    on_both(async |bench| {
+        bench.planned(8, &[(1, &[]), (2, &[])]).await;
+        bench.take("t1").await;
+        bench.hold(step(1), "m1").await; // and its executor dies; the message of step 2 is lost
+        let owed = |plan, dispatch, summary| {
+            move |advance| match advance {
+                Advance::Live { plan: p, dispatch: d, summary: s, .. } => (p, d, s) == (plan, dispatch, summary),
+                Advance::Gone => false,
+            }
+        };
+        assert!(owed(false, false, false)(bench.store.advance(&bench.run).await.unwrap()));
+        bench.pass(DISPATCH_TIMEOUT);
+        assert!(owed(false, true, false)(bench.store.advance(&bench.run).await.unwrap()));
+        assert_eq!(bench.take("t2").await, [1, 2]);
+        bench.done(1, Outcome::Succeeded).await;
+        assert_eq!(bench.done(2, Outcome::Succeeded).await, Owed::Summary);
+        bench.pass(DISPATCH_TIMEOUT); // the completion is lost
+        assert!(owed(false, false, true)(bench.store.advance(&bench.run).await.unwrap()));
+        assert_eq!(bench.store.take_back(&bench.run, Slot::Summary, "m", "x").await.unwrap(), TakenBack::Summary);
+        assert_eq!(bench.store.take_back(&bench.run, step(1), "m", "x").await.unwrap(), TakenBack::Kept);
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn due_runs_are_given_to_one_planner_at_a_time() {
+    on_both(async |bench| {
+        bench.open(4).await;
+        assert_eq!(bench.store.due(10).await.unwrap().len(), 0);
+        bench.store.wake(&bench.run, Duration::from_secs(1)).await.unwrap();
+        bench.store.wake(&bench.run, Duration::from_secs(9)).await.unwrap();
+        bench.pass(Duration::from_secs(1));
+        assert_eq!(bench.store.due(10).await.unwrap(), std::slice::from_ref(&bench.run), "the earlier hint holds");
+        assert_eq!(bench.store.due(10).await.unwrap().len(), 0, "put off");
+        bench.store.settle(&bench.run).await.unwrap();
+        bench.pass(Duration::from_secs(3600));
+        assert_eq!(bench.store.due(10).await.unwrap().len(), 0);
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_refused_end_leaves_the_wake_up_of_a_live_run() {
+    on_both(async |bench| {
+        bench.open(4).await;
+        let zombie = bench.hold(Slot::Plan, "a").await;
+        bench.pass(LEASE);
+        let holder = bench.hold(Slot::Plan, "b").await;
+        let wait = Duration::from_secs(5);
+        let parked = bench.store.retry(&bench.run, Slot::Plan, holder.epoch, Again::Park, wait, &Account::default()).await;
+        assert_eq!(parked.unwrap().0, Held::Kept);
+        let end = Finish { status: RunStatus::Failed, error: None, document: "{}".into(), retention: Duration::from_secs(60) };
+        let finished = bench.store.finish(&bench.run, Slot::Plan, zombie.epoch, &end, &Account::default()).await.unwrap();
+        assert_eq!(finished, Held::Lost);
+        bench.pass(wait);
+        assert_eq!(bench.store.due(10).await.unwrap(), std::slice::from_ref(&bench.run));
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_retry_that_comes_due_in_a_full_window_is_not_forgotten() {
+    on_both(async |bench| {
+        bench.planned(1, &[(1, &[]), (2, &[])]).await;
+        assert_eq!(bench.take("t1").await, [1]);
+        let claim = bench.hold(step(1), "m1").await;
+        let wait = Duration::from_secs(1);
+        let retried = bench.store.retry(&bench.run, step(1), claim.epoch, Again::Retry, wait, &Account::default()).await.unwrap();
+        assert_eq!(retried, (Held::Kept, Owed::Planner), "step 2 waits for the window");
+        assert_eq!(bench.take("t2").await, [2]);
+        bench.pass(wait);
+        assert!(matches!(bench.store.advance(&bench.run).await.unwrap(), Advance::Live { dispatch: false, .. }));
+        assert_eq!(bench.done(2, Outcome::Succeeded).await, Owed::Planner);
+        assert_eq!(bench.take("t3").await, [1]);
+    })
+    .await;
+}
