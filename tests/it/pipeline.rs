@@ -174,6 +174,16 @@ async fn a_rate_limited_planner_and_summarizer_wait_and_go_on() {
 /// Messages vanish from the queue; nobody ever reports those steps. Wake-ups send them again, and the run ends.
 #[tokio::test(start_paused = true)]
 async fn lost_messages_are_sent_again() {
+    messages_vanish(false).await;
+}
+
+/// The hint at the run's next wake-up vanishes with them: the sweep over the list of runs finds the run.
+#[tokio::test(start_paused = true)]
+async fn a_lost_wake_up_is_hinted_at_again() {
+    messages_vanish(true).await;
+}
+
+async fn messages_vanish(with_the_hint: bool) {
     let world = World::in_memory(Llm::Offline, &config());
     let step = |n: u32| json!({"step_number": n, "description": "x", "tool_hint": "calculate", "arguments": {"expression": format!("{n}+1")}});
     let plan = json!({"steps": (1..=30).map(step).collect::<Vec<_>>()});
@@ -184,6 +194,9 @@ async fn lost_messages_are_sent_again() {
         assert!(thief.next().await.ack().await);
     }
     drop(thief);
+    if with_the_hint {
+        world.env.store.settle(&run).await.unwrap();
+    }
     let result = world.client.wait(&run, Duration::from_secs(600)).await.unwrap();
     assert_eq!(result.status, RunStatus::Succeeded, "{result:#?}");
     let events = world.env.store.events(&run, "", 1000).await.unwrap();
