@@ -71,6 +71,7 @@ async fn services_refuse_to_start_with_a_clear_sentence() {
     }
     refuses_to_start("executor", &[("PLANRELAY_CONCURENCY", "1")], 2, "PLANRELAY_CONCURRENCY").await;
     refuses_to_start("executor", &[("PLANRELAY_LOG_FORMAT", "xml")], 2, "PLANRELAY_LOG_FORMAT").await;
+    refuses_to_start("executor", &[("PLANRELAY_SEARCH_DIR", "/no/such/folder")], 2, "PLANRELAY_SEARCH_DIR").await;
     refuses_to_start("executor", &[("AMQP_URL", "http://x")], 2, "AMQP_URL").await;
     refuses_to_start("executor", &[("REDIS_URL", "nonsense")], 2, "REDIS_URL").await;
     refuses_to_start("executor", &[("AMQP_URL", "amqp://guest:s3cret@127.0.0.1:5672/%2f")], 5, "refused").await;
