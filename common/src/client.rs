@@ -5,9 +5,10 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use crate::broker::{Broker, Envelope, PublishError, Target};
-use crate::env::{Clock, Ids};
+use crate::clock::Clock;
 use crate::event::{Event, EventType};
 use crate::id::RunId;
+use crate::ids::Ids;
 use crate::message::{ObjectiveMessage, Queue};
 use crate::run::{RunDocument, RunStatus, RunView};
 use crate::store::{RunLine, Store, StoreError};

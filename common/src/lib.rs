@@ -3,7 +3,7 @@
 //! # Layout, in reading order
 //!
 //! Pure: [`id`], [`plan`], [`reference`], [`run`], [`event`], [`tool`], [`message`] (the wire), [`limits`].
-//! The world: [`env`], [`broker`], [`store`], [`llm`]. Around them: [`worker`] (the consume loop), [`lease`]
+//! The world: [`clock`], [`ids`], [`env`], [`broker`], [`store`], [`llm`]. Around them: [`worker`] (the consume loop), [`lease`]
 //! (working under a claim), [`relay`] (publishing what a run owes), [`document`] and [`ending`] (the result), [`client`] (what command line,
 //! HTTP and tests use), [`config`], [`telemetry`], [`shutdown`], [`startup`].
 
@@ -11,12 +11,14 @@
 
 pub mod broker;
 pub mod client;
+pub mod clock;
 pub mod config;
 pub mod document;
 pub mod ending;
 pub mod env;
 pub mod event;
 pub mod id;
+pub mod ids;
 pub mod lease;
 pub mod limits;
 pub mod llm;
@@ -28,6 +30,7 @@ pub mod run;
 pub mod shutdown;
 pub mod startup;
 pub mod store;
+pub mod tasks;
 pub mod telemetry;
 pub mod tool;
 pub mod worker;

@@ -10,8 +10,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use crate::config::{LlmConfig, ModelChoice};
-use crate::id::StepNumber;
-use crate::run::{Outcome, Usage};
+use crate::run::{StepInput, Usage};
 use crate::tool::{ToolCall, ToolSpec};
 
 /// The endpoint that is meant when none is configured.
@@ -76,21 +75,6 @@ pub struct StepTask<'a> {
     pub turns: &'a [Turn],
     /// Whether this is the last turn: no tool may be called any more.
     pub last: bool,
-}
-
-/// What an earlier step produced.
-#[derive(Debug, Clone, PartialEq)]
-pub struct StepInput {
-    /// The step.
-    pub step_number: StepNumber,
-    /// What it was to do.
-    pub description: String,
-    /// How it ended.
-    pub outcome: Outcome,
-    /// Its result; null unless it succeeded.
-    pub result: Value,
-    /// Its error.
-    pub error: Option<String>,
 }
 
 /// One turn of a step's tool loop, as it stands in the journal.
@@ -235,7 +219,7 @@ impl ModelCall {
             "purpose": purpose,
             "model": self.model,
             "rung": self.rung,
-            "duration_ms": crate::env::millis(self.duration),
+            "duration_ms": crate::clock::millis(self.duration),
             "input_tokens": self.usage.input_tokens,
             "output_tokens": self.usage.output_tokens,
             "estimated": self.usage.estimated,

@@ -187,6 +187,21 @@ pub struct StepRecord {
     pub worker: Option<String>,
 }
 
+/// What an earlier step produced.
+#[derive(Debug, Clone, PartialEq)]
+pub struct StepInput {
+    /// The step.
+    pub step_number: StepNumber,
+    /// What it was to do.
+    pub description: String,
+    /// How it ended.
+    pub outcome: Outcome,
+    /// Its result; null unless it succeeded.
+    pub result: Value,
+    /// Its error.
+    pub error: Option<String>,
+}
+
 /// One step in the result document.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, schemars::JsonSchema)]
 pub struct StepResult {

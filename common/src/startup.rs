@@ -12,8 +12,10 @@ use tokio_util::sync::CancellationToken;
 use tracing::info;
 
 use crate::broker::{self, Broker, rabbit::Rabbit};
+use crate::clock::Clock;
 use crate::config::{Config, Sources, print_config};
-use crate::env::{Clock, Env, Ids};
+use crate::env::Env;
+use crate::ids::Ids;
 use crate::llm::Llm;
 use crate::store::redis::{self, Redis};
 use crate::store::{Store, StoreTime};

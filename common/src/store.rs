@@ -10,7 +10,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use crate::env::Clock;
+use crate::clock::Clock;
 use crate::event::Event;
 use crate::id::{RunId, Slot, StepNumber};
 use crate::plan::Plan;

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use common::client::{Client, WaitError};
-use common::env::Clock;
+use common::clock::Clock;
 use common::event::{Event, EventType};
 use common::id::RunId;
 use common::run::RunStatus;

@@ -109,7 +109,7 @@ impl<'a> Attempt<'a> {
             "tool": call.tool,
             "arguments_bytes": called.arguments_bytes,
             "result_bytes": called.result_bytes,
-            "duration_ms": common::env::millis(called.duration),
+            "duration_ms": common::clock::millis(called.duration),
             "ok": called.output.is_ok(),
             "error": called.output.as_ref().err(),
         });

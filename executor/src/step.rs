@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use common::broker::{Envelope, backoff};
-use common::env::millis;
+use common::clock::millis;
 use common::event::{EventDraft, EventType};
 use common::id::Slot;
 use common::lease::{self, Ended};

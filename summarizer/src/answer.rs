@@ -3,9 +3,9 @@
 use std::collections::BTreeMap;
 
 use common::env::Env;
-use common::llm::{AnswerTask, LlmError, ModelCall, StepInput};
+use common::llm::{AnswerTask, LlmError, ModelCall};
 use common::message::{ObjectiveMessage, Respond};
-use common::run::{Outcome, StepView};
+use common::run::{Outcome, StepInput, StepView};
 use common::store::Snapshot;
 use serde_json::Value;
 

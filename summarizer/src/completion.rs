@@ -3,9 +3,9 @@
 use std::time::Duration;
 
 use common::broker::{Envelope, backoff};
+use common::clock::millis;
 use common::document::Ending;
 use common::ending::end_run;
-use common::env::millis;
 use common::event::{EventDraft, EventType};
 use common::id::{RunId, Slot};
 use common::lease::{self, Ended};

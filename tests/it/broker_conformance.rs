@@ -10,7 +10,7 @@ use common::broker::memory::{Faults, Memory};
 use common::broker::rabbit::Rabbit;
 use common::broker::{Broker, Consumer, Delivery, Envelope, PublishError, Target};
 use common::config::BrokerConfig;
-use common::env::Ids;
+use common::ids::Ids;
 use common::limits::DELIVERY_LIMIT;
 use common::message::Queue;
 use futures::FutureExt;

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use common::config::StoreConfig;
-use common::env::Ids;
+use common::ids::Ids;
 use common::store::memory::Memory;
 use common::store::redis::Redis;
 use common::store::{Store, StoreTime};

@@ -5,9 +5,11 @@ use std::time::Duration;
 
 use common::broker::{Broker, memory};
 use common::client::Client;
+use common::clock::Clock;
 use common::config::{BrokerConfig, Config, LlmConfig, LogConfig, LogFormat, ModelChoice, RunConfig, StoreConfig, ToolConfig};
-use common::env::{Clock, Env, Ids};
+use common::env::Env;
 use common::id::RunId;
+use common::ids::Ids;
 use common::llm::Llm;
 use common::message::ObjectiveMessage;
 use common::run::RunDocument;

@@ -19,11 +19,12 @@ use tokio_util::sync::CancellationToken;
 use self::link::Link;
 use self::publish::{Cargo, Lane, Receipt};
 use super::{ConnectError, Envelope, PublishError, Target};
+use crate::clock::Clock;
 use crate::config::BrokerConfig;
-use crate::env::{Clock, Ids};
+use crate::ids::Ids;
 use crate::limits::{CONFIRM_TIMEOUT, CONFIRM_WINDOW, CONNECT_TIMEOUT};
 use crate::message::Queue;
-use crate::worker::Tasks;
+use crate::tasks::Tasks;
 
 mod address;
 mod consume;

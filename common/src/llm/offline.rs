@@ -4,9 +4,9 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 
-use super::{AnswerTask, ModelCall, Move, PlanDraft, PlanTask, Reply, StepInput, StepTask, Turn};
+use super::{AnswerTask, ModelCall, Move, PlanDraft, PlanTask, Reply, StepTask, Turn};
 use crate::limits::{DESCRIPTION_BYTES_MAX, PROMPT_RESULTS_BYTES_MAX};
-use crate::run::{Outcome, Usage};
+use crate::run::{Outcome, StepInput, Usage};
 
 mod arguments;
 mod expression;

@@ -5,9 +5,9 @@ use std::fmt::Write;
 use serde_json::{Value, json};
 
 use super::text::cut;
-use super::{AnswerTask, PlanTask, StepInput, StepTask};
+use super::{AnswerTask, PlanTask, StepTask};
 use crate::limits::{PROMPT_RESULT_BYTES_MAX, PROMPT_RESULTS_BYTES_MAX};
-use crate::run::Outcome;
+use crate::run::{Outcome, StepInput};
 use crate::tool::{ToolCall, ToolSpec};
 
 pub(super) const PLAN_SYSTEM: &str = include_str!("prompts/plan_system.md");

@@ -4,9 +4,8 @@ use std::time::Duration;
 
 use crate::event::EventDraft;
 use crate::id::{RunId, Slot};
-use crate::llm::StepInput;
 use crate::plan::{Plan, Step};
-use crate::run::{RunStatus, RunView, StepState, Usage};
+use crate::run::{RunStatus, RunView, StepInput, StepState, Usage};
 
 /// What the planner knows of a new run.
 #[derive(Debug, Clone, PartialEq, Eq)]

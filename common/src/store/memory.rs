@@ -10,7 +10,7 @@ use super::{
     Account, Advance, Again, ClaimRequest, Claimed, Dispatch, Finish, Held, NewRun, Opened, Owed, Reported, RunLine, Snapshot,
     StoreTime, TakenBack,
 };
-use crate::env::millis;
+use crate::clock::millis;
 use crate::event::Event;
 use crate::id::{RunId, Slot, StepNumber};
 use crate::limits::{DEAD_LETTERS_KEPT, WAKEUP_INTERVAL_MAX};

@@ -16,7 +16,7 @@ use super::{
     Account, Advance, Again, ClaimRequest, Claimed, Dispatch, Finish, Held, NewRun, Opened, Owed, Reported, RunLine, Snapshot,
     StoreError, StoreTime, TakenBack,
 };
-use crate::env::millis;
+use crate::clock::millis;
 use crate::event::Event;
 use crate::id::{RunId, Slot, StepNumber};
 use crate::limits::{CLAIMS_MAX, DEAD_LETTERS_KEPT, RUNS_LISTED_MAX, WAKEUP_INTERVAL_MAX, WAKEUP_SHARDS};

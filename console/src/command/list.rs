@@ -1,7 +1,7 @@
 //! `planrelay list`: runs, newest first.
 
+use common::clock::Clock;
 use common::config::Config;
-use common::env::Clock;
 use common::limits::RUNS_LISTED_MAX;
 use common::store::RunLine;
 

@@ -1,8 +1,8 @@
 //! `planrelay show`: where a run stands.
 
 use common::client::WaitError;
+use common::clock::Clock;
 use common::config::Config;
-use common::env::Clock;
 use common::run::{RunView, StepView, Usage};
 
 use crate::args::{Globals, ShowArgs};

@@ -17,7 +17,7 @@ use super::address::Address;
 use super::topology;
 use crate::broker::{ConnectError, backoff};
 use crate::config::BrokerConfig;
-use crate::env::Ids;
+use crate::ids::Ids;
 use crate::limits::{CONNECT_TIMEOUT, DECLARE_TIMEOUT, RECONNECT_BACKOFF_MAX, RECONNECT_BACKOFF_MIN, REDECLARE_DELAY};
 use crate::message::Queue;
 

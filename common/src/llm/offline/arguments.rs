@@ -4,9 +4,8 @@ use serde_json::{Value, json};
 
 use super::expression::{Results, expression};
 use super::{readable, split, words};
-use crate::llm::StepInput;
 use crate::llm::text::cut;
-use crate::run::Outcome;
+use crate::run::{Outcome, StepInput};
 use crate::tool::ToolCall;
 
 /// Longest expression, query and text that are taken from a clause, in bytes.

@@ -5,7 +5,7 @@ use std::time::Duration;
 use reqwest::header::{DATE, HeaderMap, LOCATION, RETRY_AFTER};
 use serde_json::Value;
 
-use crate::env::Clock;
+use crate::clock::Clock;
 use crate::limits::{RETRY_AFTER_DEFAULT, RETRY_AFTER_MAX};
 use crate::llm::LlmError;
 

@@ -3,12 +3,11 @@
 use std::time::Duration;
 
 use super::run::{Run, patience};
-use crate::env::millis;
+use crate::clock::millis;
 use crate::event::EventType;
 use crate::id::Slot;
 use crate::limits::CLAIMS_MAX;
-use crate::llm::StepInput;
-use crate::run::{Outcome, StepState};
+use crate::run::{Outcome, StepInput, StepState};
 use crate::store::{Account, Again, Claim, ClaimRequest, Claimed, Held, Owed};
 
 impl Run {

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::run::{Run, SlotState, patience};
-use crate::env::millis;
+use crate::clock::millis;
 use crate::event::EventType;
 use crate::id::Slot;
 use crate::limits::{CLAIMS_MAX, WAKEUP_INTERVAL_MAX};

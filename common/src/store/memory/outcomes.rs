@@ -2,7 +2,7 @@
 
 use super::claims::skipped_because;
 use super::run::{Run, SlotState, patience};
-use crate::env::millis;
+use crate::clock::millis;
 use crate::event::EventType;
 use crate::id::{Slot, StepNumber};
 use crate::run::{Outcome, RunStatus, StepRecord, StepState};

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::Queue;
-use crate::env::millis;
+use crate::clock::millis;
 use crate::event::{Event, EventType};
 use crate::id::{RunId, Slot, StepNumber};
 use crate::limits::DISPATCH_TIMEOUT;

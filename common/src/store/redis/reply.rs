@@ -7,9 +7,8 @@ use serde::Deserialize;
 
 use crate::event::{Event, EventType};
 use crate::id::{RunId, Slot, StepNumber};
-use crate::llm::StepInput;
 use crate::plan::{Plan, Step};
-use crate::run::{RunStatus, StepRecord, StepState};
+use crate::run::{RunStatus, StepInput, StepRecord, StepState};
 use crate::store::assemble::{RunFields, SlotFields, assemble};
 use crate::store::{Claim, Dispatch, Held, Owed, RunLine, Snapshot, StoreError};
 

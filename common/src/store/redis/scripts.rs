@@ -2,7 +2,7 @@
 
 use redis::Script;
 
-use crate::env::millis;
+use crate::clock::millis;
 use crate::id::StepNumber;
 use crate::limits::{DISPATCH_TIMEOUT, EVENTS_MAX, WAKEUP_INTERVAL_MAX};
 use crate::store::{Account, json};
