@@ -8,7 +8,7 @@ use crate::limits::RUN_ID_BYTES_MAX;
 
 /// The name of a run, chosen by its submitter or stamped by the planner.
 ///
-/// 1 to [`RUN_ID_BYTES_MAX`] characters of `[A-Za-z0-9._:-]`: nothing that could break out of the Redis hash tag `{id}`.
+/// 1 to 128 characters of `[A-Za-z0-9._:-]`: nothing that could break out of the Redis hash tag `{id}`.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, schemars::JsonSchema)]
 #[serde(transparent)]
 pub struct RunId(#[schemars(regex(pattern = r"^[A-Za-z0-9._:-]{1,128}$"))] String);

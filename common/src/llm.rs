@@ -193,7 +193,7 @@ impl Llm {
     pub async fn act(&self, task: &StepTask<'_>) -> Result<Reply<Move>, LlmError> {
         match self {
             Llm::OpenAi(endpoint) => endpoint.act(task).await,
-            Llm::Offline => Ok(offline::act(task)),
+            Llm::Offline => offline::act(task),
         }
     }
 

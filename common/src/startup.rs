@@ -7,7 +7,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::Arc;
 
-use clap::Parser;
+use clap::{CommandFactory, FromArgMatches, Parser};
 use tokio_util::sync::CancellationToken;
 use tracing::info;
 
@@ -80,11 +80,15 @@ impl From<redis::ConnectError> for Refused {
 /// Runs the service `name` until it is asked to stop. `prepare` makes what the service needs of its configuration, before
 /// anything is connected; what it cannot use is a mistake in the configuration.
 pub fn service<P, C: std::fmt::Display, E: std::fmt::Display>(
-    name: &str,
+    name: &'static str,
     prepare: impl FnOnce(&Config) -> Result<P, C>,
     run: impl AsyncFnOnce(Started, P) -> Result<(), E>,
 ) -> ExitCode {
-    let options = Options::parse();
+    let matches = Options::command().name(name).get_matches();
+    let options = match Options::from_arg_matches(&matches) {
+        Ok(options) => options,
+        Err(error) => error.exit(),
+    };
     let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
         Ok(runtime) => runtime,
         Err(error) => return complain(name, &error.to_string(), 1),

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 
-use super::{AnswerTask, ModelCall, Move, PlanDraft, PlanTask, Reply, StepTask, Turn};
+use super::{AnswerTask, LlmError, ModelCall, Move, PlanDraft, PlanTask, Reply, StepTask, Turn};
 use crate::limits::{DESCRIPTION_BYTES_MAX, PROMPT_RESULTS_BYTES_MAX};
 use crate::run::{Outcome, StepInput, Usage};
 
@@ -73,7 +73,9 @@ fn depends_on(clause: &split::Clause, index: usize, tool: Option<&str>) -> Vec<u
 }
 
 /// Calls the tool that the plan names, then answers with what it gave.
-pub(super) fn act(task: &StepTask<'_>) -> Reply<Move> {
+///
+/// A step that no rule fits, or whose tool fails, fails: whoever reads the outcome should not take it for done.
+pub(super) fn act(task: &StepTask<'_>) -> Result<Reply<Move>, LlmError> {
     let outputs: Vec<&Result<Value, String>> = task
         .turns
         .iter()
@@ -85,25 +87,23 @@ pub(super) fn act(task: &StepTask<'_>) -> Reply<Move> {
     let tool = task.tools.iter().find(|tool| Some(tool.name) == task.tool_hint);
     let answer = match (tool, outputs.as_slice()) {
         (Some(tool), []) if !task.last => {
-            return reply(Move::Call(vec![arguments::call(tool.name, task.description, task.inputs)]));
+            return Ok(reply(Move::Call(vec![arguments::call(tool.name, task.description, task.inputs)])));
         }
-        (_, []) => without_tool(task),
+        (_, []) => without_tool(task)?,
         (_, outputs) => {
-            let texts: Vec<String> = outputs
-                .iter()
-                .map(|output| match output {
-                    Ok(value) => readable::output(value, task.description),
-                    Err(why) => format!("{} failed: {why}", task.tool_hint.unwrap_or("the tool")),
-                })
-                .collect();
-            texts.join("\n")
+            let tool = task.tool_hint.unwrap_or("the tool");
+            let texts = outputs.iter().map(|output| match output {
+                Ok(value) => Ok(readable::output(value, task.description)),
+                Err(why) => Err(LlmError::Permanent(format!("{tool}: {why}"))),
+            });
+            texts.collect::<Result<Vec<String>, LlmError>>()?.join("\n")
         }
     };
-    reply(Move::Answer(answer))
+    Ok(reply(Move::Answer(answer)))
 }
 
 /// What can be said about a step without a tool: what the steps before gave, or what it states itself.
-fn without_tool(task: &StepTask<'_>) -> String {
+fn without_tool(task: &StepTask<'_>) -> Result<String, LlmError> {
     let results: Vec<String> = task
         .inputs
         .iter()
@@ -111,11 +111,12 @@ fn without_tool(task: &StepTask<'_>) -> String {
         .map(|input| readable::line(&readable::text(&input.result)))
         .collect();
     if !results.is_empty() {
-        super::text::cut(&results.join("; "), PROMPT_RESULTS_BYTES_MAX)
+        Ok(super::text::cut(&results.join("; "), PROMPT_RESULTS_BYTES_MAX))
     } else if split::asks(task.description) {
-        format!("This needs a language model (set OPENAI_API_KEY or OPENAI_BASE_URL): {}", readable::line(task.description))
+        let what = readable::line(task.description);
+        Err(LlmError::Permanent(format!("this needs a language model (set OPENAI_API_KEY or OPENAI_BASE_URL): {what}")))
     } else {
-        readable::line(task.description)
+        Ok(readable::line(task.description))
     }
 }
 

@@ -102,7 +102,11 @@ pub(super) fn split_sums(clauses: Vec<split::Clause>, offered: &[&str]) -> Vec<s
                 .collect(),
             _ => Vec::new(),
         };
-        if parts.len() > 1 && parts.iter().all(|part| expression(part, &Planned(false)).is_some()) {
+        // A bare number after "and" ends a list: "the mean of 3, 5 and 8".
+        let is_number =
+            |part: &String| verb.is_some_and(|verb| part[verb.len()..].trim_end_matches('?').trim().parse::<f64>().is_ok());
+        if parts.len() > 1 && !parts.iter().any(is_number) && parts.iter().all(|part| expression(part, &Planned(false)).is_some())
+        {
             all.extend(parts.into_iter().map(|text| split::Clause { text, after: clause.after }));
         } else {
             all.push(clause);

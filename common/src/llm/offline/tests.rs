@@ -101,8 +101,18 @@ fn input(step: u32, description: &str, result: Value) -> StepInput {
 }
 
 fn acted(tool: Option<&'static str>, description: &str, inputs: &[StepInput], turns: &[Turn], last: bool) -> Move {
+    tried(tool, description, inputs, turns, last).unwrap()
+}
+
+fn tried(
+    tool: Option<&'static str>,
+    description: &str,
+    inputs: &[StepInput],
+    turns: &[Turn],
+    last: bool,
+) -> Result<Move, LlmError> {
     let tools = all_tools();
-    act(&StepTask { objective: "", description, tool_hint: tool, tools: &tools, inputs, turns, last }).value
+    act(&StepTask { objective: "", description, tool_hint: tool, tools: &tools, inputs, turns, last }).map(|reply| reply.value)
 }
 
 /// Expects the arguments of the first call.
@@ -197,8 +207,8 @@ fn a_tool_is_called_once_and_its_output_is_the_answer() {
     };
     assert_eq!(acted(Some("calculate"), "x", &[], &turns(Ok(json!("36"))), false), Move::Answer("36".into()));
     assert_eq!(
-        acted(Some("calculate"), "x", &[], &turns(Err("division by zero".into())), true),
-        Move::Answer("calculate failed: division by zero".into())
+        tried(Some("calculate"), "x", &[], &turns(Err("division by zero".into())), true),
+        Err(LlmError::Permanent("calculate: division by zero".into()))
     );
     let statistics = json!({"words": 6, "characters": 18});
     assert_eq!(acted(Some("analyze"), "How many words?", &[], &turns(Ok(statistics.clone())), false), Move::Answer("6".into()));
@@ -216,10 +226,13 @@ fn without_a_tool_it_says_what_it_has() {
     let inputs = [input(1, "a", json!("36")), input(2, "b", json!(6))];
     assert_eq!(acted(None, "Combine them", &inputs, &[], false), Move::Answer("36; 6".into()));
     assert_eq!(acted(None, "The sky is blue", &[], &[], false), Move::Answer("The sky is blue".into()));
-    let Move::Answer(text) = acted(None, "Who wrote Hamlet?", &[], &[], true) else { panic!("no answer") };
+    let Err(LlmError::Permanent(text)) = tried(None, "Who wrote Hamlet?", &[], &[], true) else { panic!("no failure") };
     assert!(text.contains("needs a language model") && text.ends_with("Who wrote Hamlet?"), "{text}");
-    assert!(matches!(acted(Some("unknown"), "Go", &[], &[], false), Move::Answer(_)), "a tool that is not there is not called");
-    assert!(matches!(acted(Some("calculate"), "1 + 1", &[], &[], true), Move::Answer(_)), "no call in the last turn");
+    assert!(
+        !matches!(tried(Some("unknown"), "Go", &[], &[], false), Ok(Move::Call(_))),
+        "a tool that is not there is not called"
+    );
+    assert!(!matches!(tried(Some("calculate"), "1 + 1", &[], &[], true), Ok(Move::Call(_))), "no call in the last turn");
 }
 
 #[test]
