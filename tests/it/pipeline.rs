@@ -184,7 +184,7 @@ async fn a_lost_wake_up_is_hinted_at_again() {
 }
 
 async fn messages_vanish(with_the_hint: bool) {
-    let world = World::in_memory(Llm::Offline, &config());
+    let mut world = World::in_memory_without_executor(Llm::Offline, &config());
     let step = |n: u32| json!({"step_number": n, "description": "x", "tool_hint": "calculate", "arguments": {"expression": format!("{n}+1")}});
     let plan = json!({"steps": (1..=30).map(step).collect::<Vec<_>>()});
     // A consumer that takes messages off the queue and does nothing.
@@ -197,6 +197,7 @@ async fn messages_vanish(with_the_hint: bool) {
     if with_the_hint {
         world.env.store.settle(&run).await.unwrap();
     }
+    world.start_executor(&config());
     let result = world.client.wait(&run, Duration::from_secs(600)).await.unwrap();
     assert_eq!(result.status, RunStatus::Succeeded, "{result:#?}");
     let events = world.env.store.events(&run, "", 1000).await.unwrap();

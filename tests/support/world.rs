@@ -61,14 +61,27 @@ pub fn llm_config(base_url: &str) -> LlmConfig {
 impl World {
     /// Everything in memory.
     pub fn in_memory(llm: Llm, config: &Config) -> Self {
+        let mut world = Self::in_memory_without_executor(llm, config);
+        world.start_executor(config);
+        world
+    }
+
+    /// Everything in memory, but nobody to run steps yet.
+    pub fn in_memory_without_executor(llm: Llm, config: &Config) -> Self {
         let broker = Broker::Memory(memory::Memory::new(&config.prefix));
         // Tokio's clock, so that a test may pause it and let minutes pass in no time.
         let clock = Clock::Tokio { epoch_ms: 1_700_000_000_000, started: tokio::time::Instant::now() };
         Self::start(broker, stores::memory(StoreTime::Clock(clock)), llm, config, clock)
     }
 
-    /// Services over `broker` and `store`.
-    pub fn start(broker: Broker, store: Store, llm: Llm, config: &Config, clock: Clock) -> Self {
+    /// Starts an executor.
+    pub fn start_executor(&mut self, config: &Config) {
+        let (env, config, stop) = (self.env.clone(), config.clone(), self.stop.clone());
+        let tools = Toolbox::builtin(&config.tools).expect("tools");
+        self.services.spawn(async move { executor::run(env, &config, tools, stop).await });
+    }
+
+    fn start(broker: Broker, store: Store, llm: Llm, config: &Config, clock: Clock) -> Self {
         let ids = Ids::random();
         let client = Client::new(store.clone(), ids.clone(), clock);
         let env = Env { clock, ids, broker, store, llm, worker: "test".into() };
@@ -77,9 +90,6 @@ impl World {
         let config = Arc::new(config.clone());
         let (e, c, s) = (env.clone(), config.clone(), stop.clone());
         services.spawn(async move { planner::run(e, &c, s).await });
-        let (e, c, s) = (env.clone(), config.clone(), stop.clone());
-        let tools = Toolbox::builtin(&config.tools).expect("tools");
-        services.spawn(async move { executor::run(e, &c, tools, s).await });
         let (e, c, s) = (env.clone(), config, stop.clone());
         services.spawn(async move { summarizer::run(e, &c, s).await });
         Self { env, client, stop, services }
