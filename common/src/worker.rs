@@ -20,7 +20,7 @@ use crate::message::Queue;
 pub enum Outcome {
     /// It is taken off the queue.
     Done,
-    /// It is handled again in this process, without going back to the broker. The handler counts, and gives up.
+    /// It is handled again in this process, without going back to the broker, as long as the handler says so.
     Retry {
         /// The wait before it.
         after: Duration,
