@@ -15,7 +15,7 @@ pub enum EventType {
     ModelCalled,
     /// A plan was refused by the validator. `complaints`, `round`.
     PlanRefused,
-    /// A revision of the plan is stored. `revision`, `steps`, `reason`.
+    /// A revision of the plan is stored. `revision`, `steps`, `reason`, `plan` (an outline), `diff` (of a re-plan).
     PlanStored,
     /// A step's message is about to be published.
     StepDispatched,
@@ -31,6 +31,16 @@ pub enum EventType {
     StepSkipped,
     /// A lease ran out or a message went unclaimed, and the slot was taken back. `why`.
     TakenBack,
+    /// The planner is to look at the plan again. `after`: the step whose end asks for it; `why`.
+    ReplanOwed,
+    /// A re-plan changed nothing. `reason`, `after`.
+    PlanKept,
+    /// The plan waits for approval. `revision`, `until_ms`, `otherwise`, `quote`.
+    ApprovalAwaited,
+    /// Somebody, or a time-out, wanted something of the run. `id`, `command`, `by`, `reason`, `answer`, `message`.
+    Controlled,
+    /// Something ended the run early. `kind`, `reason`, `cancelled` (steps).
+    Halted,
     /// Every step has reported.
     Drained,
     /// The run has ended. `status`, `error`.
@@ -53,6 +63,11 @@ impl EventType {
             EventType::Parked => "parked",
             EventType::StepSkipped => "step_skipped",
             EventType::TakenBack => "taken_back",
+            EventType::ReplanOwed => "replan_owed",
+            EventType::PlanKept => "plan_kept",
+            EventType::ApprovalAwaited => "approval_awaited",
+            EventType::Controlled => "controlled",
+            EventType::Halted => "halted",
             EventType::Drained => "drained",
             EventType::RunFinished => "run_finished",
         }

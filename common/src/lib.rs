@@ -10,6 +10,7 @@
 #![warn(missing_docs)]
 
 pub mod broker;
+pub mod check;
 pub mod client;
 pub mod clock;
 pub mod config;
@@ -23,7 +24,10 @@ pub mod lease;
 pub mod limits;
 pub mod llm;
 pub mod message;
+pub mod meter;
+pub mod patch;
 pub mod plan;
+pub mod quote;
 pub mod reference;
 pub mod relay;
 pub mod run;
@@ -33,4 +37,5 @@ pub mod store;
 pub mod tasks;
 pub mod telemetry;
 pub mod tool;
+pub mod wait;
 pub mod worker;

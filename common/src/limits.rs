@@ -30,6 +30,36 @@ pub const PLAN_REPAIRS_MAX: u32 = 2;
 /// Most complaints about one plan that are collected; a hostile plan could earn thousands.
 pub const PLAN_COMPLAINTS_MAX: usize = 20;
 
+/// How often a plan may be revised, unless configured or asked for.
+pub const REPLANS_DEFAULT: u32 = 3;
+/// Most revisions of a plan that may be configured.
+pub const REPLANS_MAX: u32 = 20;
+/// How often somebody may send a plan back with feedback; after that the run is cancelled.
+pub const REJECTIONS_MAX: u32 = 20;
+/// How often a patch is fitted to where the steps stand by now, when they move while it is being stored.
+pub const PATCH_TRIES_MAX: u32 = 10;
+/// How long a plan waits for approval, unless configured or asked for.
+pub const APPROVAL_TIMEOUT: Duration = Duration::from_secs(24 * 3600);
+/// Longest wait for approval that may be asked for.
+pub const APPROVAL_TIMEOUT_MAX: Duration = Duration::from_secs(30 * 24 * 3600);
+/// Longest text of who and why in a control message, in bytes.
+pub const CONTROL_TEXT_BYTES_MAX: usize = 4 << 10;
+/// Commands of one run whose answers are remembered: a redelivered one is not carried out twice.
+pub const CONTROLS_KEPT_MAX: usize = 1_000;
+
+// Deadlines and budgets.
+
+/// Longest deadline that may be asked for.
+pub const DEADLINE_MAX: Duration = Duration::from_secs(30 * 24 * 3600);
+/// Steps end this much before the deadline, or a tenth of it if that is less: time to write the answer.
+pub const DEADLINE_RESERVE_MAX: Duration = Duration::from_secs(30);
+/// Tokens of a budget that only the answer may use; or a fifth of the budget, if that is less.
+pub const ANSWER_TOKENS_RESERVE: u64 = 4_000;
+/// Tokens that one reply is expected to have, for reservations and quotes.
+pub const REPLY_TOKENS_ESTIMATE: u64 = 300;
+/// Tokens that one prompt is expected to have, for quotes.
+pub const PROMPT_TOKENS_ESTIMATE: u64 = 700;
+
 // Steps.
 
 /// Steps of one run in flight at once, unless configured or asked for.
@@ -42,6 +72,10 @@ pub const STEP_ATTEMPTS_MAX: u32 = 4;
 pub const STEP_TIMEOUT: Duration = Duration::from_secs(600);
 /// How long a claim holds without renewal. It is renewed at a third of this.
 pub const STEP_LEASE: Duration = Duration::from_secs(30);
+/// How often a process asks whether the work in its hands is still wanted: a cancelled run stops within twice this.
+pub const HOLD_POLL: Duration = Duration::from_millis(400);
+/// Longest `learned` of a step, in bytes.
+pub const LEARNED_BYTES_MAX: usize = 2 << 10;
 /// Claims of one attempt before the step counts as poison: it has ended that many executors.
 pub const CLAIMS_MAX: u32 = 5;
 /// How often one attempt may be parked by rate limits before it fails.

@@ -10,7 +10,10 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use crate::config::{LlmConfig, ModelChoice};
-use crate::run::{StepInput, Usage};
+use crate::id::StepNumber;
+use crate::meter::Meter;
+use crate::plan::Plan;
+use crate::run::{RunView, StepInput, Usage, Verdict};
 use crate::tool::{ToolCall, ToolSpec};
 
 /// The endpoint that is meant when none is configured.
@@ -38,6 +41,41 @@ pub struct PlanTask<'a> {
     pub steps_max: usize,
     /// The plan that was refused last, and why.
     pub refused: Option<RefusedPlan<'a>>,
+    /// The plan that a person sent back, and what they said.
+    pub feedback: Option<Feedback<'a>>,
+    /// What the call may cost.
+    pub meter: &'a Meter,
+}
+
+/// A plan that a person did not approve.
+#[derive(Debug, Clone)]
+pub struct Feedback<'a> {
+    /// The plan.
+    pub plan: &'a Plan,
+    /// What another one should do better.
+    pub text: &'a str,
+}
+
+/// Asks what is to become of a plan, now that some of its steps have ended. The reply is a patch as [`crate::patch`] reads it:
+/// `{"decision", "reason", "steps", "drop"}`.
+#[derive(Debug, Clone)]
+pub struct ReplanTask<'a> {
+    /// What is to be done.
+    pub objective: &'a str,
+    /// Background from the submitter.
+    pub context: Option<&'a str>,
+    /// The tools that steps may name.
+    pub tools: &'a [ToolSpec],
+    /// The run with its plan, where every step stands, and what it gave.
+    pub run: &'a RunView,
+    /// The steps whose end asks for a decision: failed ones, or (after each step) any.
+    pub after: &'a [StepNumber],
+    /// The first number that a new step may have.
+    pub next_number: StepNumber,
+    /// The patch that was refused last, and why.
+    pub refused: Option<RefusedPlan<'a>>,
+    /// What the call may cost.
+    pub meter: &'a Meter,
 }
 
 /// A plan that did not pass the validator.
@@ -71,6 +109,12 @@ pub struct StepTask<'a> {
     pub tools: &'a [ToolSpec],
     /// What the steps it depends on produced.
     pub inputs: &'a [StepInput],
+    /// What "done" means for it.
+    pub done_when: Option<&'a str>,
+    /// Why earlier attempts failed, and what they learned; oldest first.
+    pub lessons: &'a [String],
+    /// What the call may cost.
+    pub meter: &'a Meter,
     /// What has happened in this step so far.
     pub turns: &'a [Turn],
     /// Whether this is the last turn: no tool may be called any more.
@@ -98,8 +142,8 @@ pub enum Turn {
 pub enum Move {
     /// Call tools, then decide again.
     Call(Vec<ToolCall>),
-    /// The step is done; this is its result.
-    Answer(String),
+    /// The step has come to its end; this is how.
+    Conclude(Judged),
     /// Nothing that can be used, and why: it goes back to the model as a complaint.
     Unusable {
         /// The model's own words, cut.
@@ -109,6 +153,26 @@ pub enum Move {
     },
 }
 
+/// How a step ended, as the model that did it judges.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Judged {
+    /// Whether what was to be done is done.
+    pub verdict: Verdict,
+    /// Of a failed step: whether another attempt may succeed.
+    pub retryable: bool,
+    /// The step's result; of a step that did not succeed, why.
+    pub result: String,
+    /// What was learned that may matter to the rest of the plan.
+    pub learned: Option<String>,
+}
+
+impl Judged {
+    /// Done, with this result.
+    pub fn succeeded(result: String) -> Self {
+        Self { verdict: Verdict::Succeeded, retryable: false, result, learned: None }
+    }
+}
+
 /// Asks for the final answer.
 #[derive(Debug, Clone)]
 pub struct AnswerTask<'a> {
@@ -116,6 +180,10 @@ pub struct AnswerTask<'a> {
     pub objective: &'a str,
     /// Every step with what it produced.
     pub steps: &'a [StepInput],
+    /// Why the run ended before all of its plan was done, if it did: the answer says so.
+    pub halted: Option<&'a str>,
+    /// What the call may cost.
+    pub meter: &'a Meter,
 }
 
 /// An answered request: the value and what it cost.
@@ -154,6 +222,9 @@ pub enum LlmError {
         /// How long to wait, bounded by `RETRY_AFTER_MAX`.
         after: Duration,
     },
+    /// The run's budget does not allow the call; it was not made.
+    #[error("{0}")]
+    Exhausted(String),
     /// Another try would end the same: 400, 401, 403, 404, quota exhausted, a body over the cap.
     #[error("{0}")]
     Permanent(String),
@@ -186,6 +257,14 @@ impl Llm {
         match self {
             Llm::OpenAi(endpoint) => endpoint.plan(task).await,
             Llm::Offline => Ok(offline::plan(task)),
+        }
+    }
+
+    /// Asks what is to become of a plan. The patch is unchecked.
+    pub async fn replan(&self, task: &ReplanTask<'_>) -> Result<Reply<PlanDraft>, LlmError> {
+        match self {
+            Llm::OpenAi(endpoint) => endpoint.replan(task).await,
+            Llm::Offline => Ok(offline::replan(task)),
         }
     }
 

@@ -7,8 +7,11 @@ use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use serde_json::Value;
 
 use crate::id::{RunId, StepNumber};
-use crate::limits::{CONTEXT_BYTES_MAX, MESSAGE_BYTES_MAX, OBJECTIVE_BYTES_MAX, REASON_CHARS_MAX};
-use crate::run::Outcome;
+use crate::limits::{
+    APPROVAL_TIMEOUT_MAX, CONTEXT_BYTES_MAX, CONTROL_TEXT_BYTES_MAX, DEADLINE_MAX, MESSAGE_BYTES_MAX, OBJECTIVE_BYTES_MAX,
+    REASON_CHARS_MAX, REPLANS_MAX,
+};
+use crate::run::{Outcome, RunStatus};
 
 /// The version of every message body.
 pub const WIRE_VERSION: u32 = 1;
@@ -24,13 +27,16 @@ pub enum Queue {
     Reports,
     /// Executors and the planner publish, the summarizer consumes.
     Completions,
+    /// Users and the console publish, the planner consumes.
+    Controls,
     /// The broker and every service publish, the planner consumes.
     Dead,
 }
 
 impl Queue {
     /// Every queue.
-    pub const ALL: [Queue; 5] = [Queue::Objectives, Queue::Steps, Queue::Reports, Queue::Completions, Queue::Dead];
+    pub const ALL: [Queue; 6] =
+        [Queue::Objectives, Queue::Steps, Queue::Reports, Queue::Completions, Queue::Controls, Queue::Dead];
 
     /// The role part of the queue's name.
     pub fn role(self) -> &'static str {
@@ -39,6 +45,7 @@ impl Queue {
             Queue::Steps => "steps",
             Queue::Reports => "reports",
             Queue::Completions => "completions",
+            Queue::Controls => "controls",
             Queue::Dead => "dead",
         }
     }
@@ -60,8 +67,40 @@ pub enum Respond {
     Results,
 }
 
+/// When the planner looks at the plan again.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum ReplanPolicy {
+    /// When a step has failed for good.
+    #[default]
+    OnFailure,
+    /// After every step: nothing new starts until it has been looked at; the run may finish early.
+    AfterEachStep,
+    /// Never.
+    Never,
+}
+
+impl ReplanPolicy {
+    /// The policy as it stands in Redis and in JSON.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            ReplanPolicy::OnFailure => "on_failure",
+            ReplanPolicy::AfterEachStep => "after_each_step",
+            ReplanPolicy::Never => "never",
+        }
+    }
+}
+
+/// What needs somebody's approval before it runs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Approve {
+    /// The plan as a whole. Later revisions by the planner itself do not wait again.
+    Plan,
+}
+
 /// What the submitter may decide about one run.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, schemars::JsonSchema)]
 #[serde(default)]
 pub struct Options {
     /// Where the final answer comes from.
@@ -69,6 +108,58 @@ pub struct Options {
     /// Steps of this run in flight at once; at most what the deployment allows.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub max_parallel_steps: Option<u32>,
+    /// When the planner looks at the plan again.
+    pub replan: ReplanPolicy,
+    /// How often the plan may be revised; at most what the deployment allows.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub max_replans: Option<u32>,
+    /// What waits for somebody's approval.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub approve: Option<Approve>,
+    /// How long it waits for that, in seconds; else what the deployment says.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub approval_timeout_secs: Option<u64>,
+    /// How long steps may run, in seconds from the opening of the run. The answer is then written from what exists.
+    #[serde(alias = "deadline", skip_serializing_if = "Option::is_none")]
+    pub deadline_secs: Option<u64>,
+    /// Most tokens, read and written.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub max_tokens: Option<u64>,
+    /// Most requests to models.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub max_model_calls: Option<u64>,
+    /// Most calls of tools.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub max_tool_calls: Option<u64>,
+    /// Most that the model calls may cost, in the unit of the configured prices.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub max_cost: Option<f64>,
+}
+
+impl Options {
+    /// Checks what the types alone cannot say.
+    fn check(&self) -> Result<(), Refusal> {
+        let within = |name: &str, value: Option<u64>, min: u64, max: u64| match value {
+            Some(value) if !(min..=max).contains(&value) => {
+                Err(Refusal(format!("options.{name} must be a whole number from {min} to {max}, got {value}")))
+            }
+            Some(_) | None => Ok(()),
+        };
+        let most = 1 << 50;
+        within("max_parallel_steps", self.max_parallel_steps.map(u64::from), 1, u64::from(u32::MAX))?;
+        within("max_replans", self.max_replans.map(u64::from), 0, REPLANS_MAX.into())?;
+        within("approval_timeout_secs", self.approval_timeout_secs, 1, APPROVAL_TIMEOUT_MAX.as_secs())?;
+        within("deadline_secs", self.deadline_secs, 1, DEADLINE_MAX.as_secs())?;
+        within("max_tokens", self.max_tokens, 1, most)?;
+        within("max_model_calls", self.max_model_calls, 1, most)?;
+        within("max_tool_calls", self.max_tool_calls, 0, most)?;
+        match self.max_cost {
+            Some(cost) if !(cost > 0.0 && cost <= 1e6) => {
+                Err(Refusal(format!("options.max_cost must be a number above 0 and at most 1000000, got {cost}")))
+            }
+            Some(_) | None => Ok(()),
+        }
+    }
 }
 
 /// Body on `objectives`: something to be done.
@@ -143,6 +234,108 @@ pub struct CompletionMessage {
     pub revision: u32,
 }
 
+/// What somebody wants of a run.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, schemars::JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Command {
+    /// Stop it: what runs is aborted, results so far stay readable.
+    Cancel,
+    /// Start no further step; what runs goes on.
+    Pause,
+    /// Go on after a pause.
+    Resume,
+    /// Run the plan that waits for approval.
+    Approve,
+    /// Make another plan with `feedback`.
+    Reject,
+    /// Run `plan` in place of the one that waits for approval.
+    Edit,
+    /// Run a failed or partial run again from its failed steps.
+    Retry,
+}
+
+impl Command {
+    /// Every command.
+    pub const ALL: [Command; 7] = [
+        Command::Cancel,
+        Command::Pause,
+        Command::Resume,
+        Command::Approve,
+        Command::Reject,
+        Command::Edit,
+        Command::Retry,
+    ];
+
+    /// The command as it stands in messages, Redis and on the command line.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Command::Cancel => "cancel",
+            Command::Pause => "pause",
+            Command::Resume => "resume",
+            Command::Approve => "approve",
+            Command::Reject => "reject",
+            Command::Edit => "edit",
+            Command::Retry => "retry",
+        }
+    }
+}
+
+/// Body on `controls`: do this with the run. The answer is published to `reply_to`, and stands in the run's audit trail.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, schemars::JsonSchema)]
+pub struct ControlMessage {
+    /// The version of this shape; absent means 1.
+    #[serde(default = "wire_version")]
+    pub version: u32,
+    /// The run.
+    pub run_id: RunId,
+    /// What is wanted.
+    pub command: Command,
+    /// Who wants it, for the audit trail.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub by: Option<String>,
+    /// Why, for the audit trail.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reason: Option<String>,
+    /// For `reject`: what another plan should do better.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub feedback: Option<String>,
+    /// For `edit`: the plan to run, `{"steps": […]}`. It is checked like any other.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub plan: Option<Value>,
+    /// For `approve`, `reject` and `edit`: the revision that was looked at; refused when another one is current.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub revision: Option<u32>,
+}
+
+/// What became of a command: what `reply_to` gets, and the data of a `controlled` event.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
+pub struct ControlReply {
+    /// The version of this shape; 1.
+    pub version: u32,
+    /// The run.
+    pub run_id: RunId,
+    /// What was wanted.
+    pub command: Command,
+    /// Whether it was done.
+    pub answer: Answer,
+    /// What was decided, by whom and why, in one sentence.
+    pub message: String,
+    /// Where the run stands; null when there is no such run.
+    pub status: Option<RunStatus>,
+}
+
+/// Whether a command was done.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Answer {
+    /// It was.
+    Accepted,
+    /// The same had been decided before; nothing changed.
+    Repeated,
+    /// It cannot be done, or something else had been decided before.
+    Refused,
+}
+
 fn wire_version() -> u32 {
     WIRE_VERSION
 }
@@ -163,6 +356,27 @@ pub trait Body: DeserializeOwned {
 impl Body for StepMessage {}
 impl Body for ReportMessage {}
 impl Body for CompletionMessage {}
+impl Body for ControlMessage {
+    fn check(&self) -> Result<(), Refusal> {
+        for (name, text) in [("by", &self.by), ("reason", &self.reason)] {
+            let bytes = text.as_ref().map_or(0, String::len);
+            if bytes > CONTROL_TEXT_BYTES_MAX {
+                return Err(Refusal(format!("{name} has {bytes} bytes, the limit is {CONTROL_TEXT_BYTES_MAX}")));
+            }
+        }
+        let feedback = self.feedback.as_deref().map_or("", str::trim);
+        if feedback.len() > OBJECTIVE_BYTES_MAX {
+            return Err(Refusal(format!("feedback has {} bytes, the limit is {OBJECTIVE_BYTES_MAX}", feedback.len())));
+        }
+        if self.command == Command::Reject && feedback.is_empty() {
+            return Err(Refusal("reject needs feedback: what another plan should do better".into()));
+        }
+        if self.command == Command::Edit && self.plan.is_none() {
+            return Err(Refusal("edit needs a plan".into()));
+        }
+        Ok(())
+    }
+}
 impl Body for ObjectiveMessage {
     fn check(&self) -> Result<(), Refusal> {
         if self.objective.trim().is_empty() {
@@ -176,7 +390,7 @@ impl Body for ObjectiveMessage {
         if context > CONTEXT_BYTES_MAX {
             return Err(too_long("context", context, CONTEXT_BYTES_MAX));
         }
-        Ok(())
+        self.options.check()
     }
 }
 

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
+use crate::check::Check;
 use crate::id::StepNumber;
 use crate::limits::{ARGUMENTS_BYTES_MAX, DESCRIPTION_BYTES_MAX, PLAN_COMPLAINTS_MAX};
 use crate::reference::references;
@@ -25,6 +26,32 @@ pub struct Step {
     /// The steps whose results it gets; it starts when all of them have succeeded.
     #[serde(default)]
     pub depends_on: Vec<StepNumber>,
+    /// What "done" means, in words: the executor's model judges the step by it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub done_when: Option<String>,
+    /// What its result must be; without it nothing is checked beyond the judgement.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub check: Option<Check>,
+    /// What becomes of it when a step it depends on does not succeed.
+    #[serde(default, skip_serializing_if = "OnFailedDependency::is_default")]
+    pub on_failed_dependency: OnFailedDependency,
+}
+
+/// What becomes of a step when one that it depends on does not succeed.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum OnFailedDependency {
+    /// It is skipped.
+    #[default]
+    Skip,
+    /// It runs all the same, with the error in place of the result.
+    RunAnyway,
+}
+
+impl OnFailedDependency {
+    fn is_default(&self) -> bool {
+        *self == Self::Skip
+    }
 }
 
 /// A plan that passed [`check`], or none yet (no steps).
@@ -130,7 +157,7 @@ fn read_step(entry: &Value, position: usize, rules: &Rules) -> Result<Step, Vec<
     if !complaints.is_empty() {
         return Err(complaints);
     }
-    Ok(Step { step_number: StepNumber(number), description: description.to_owned(), tool_hint, arguments, depends_on })
+    Ok(Step { step_number: StepNumber(number), description: description.to_owned(), tool_hint, arguments, depends_on, done_when: None, check: None, on_failed_dependency: OnFailedDependency::default() })
 }
 
 /// Reads a tool name; null, an empty text and "none" all mean that no tool is needed.

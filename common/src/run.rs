@@ -5,6 +5,8 @@ use serde_json::Value;
 
 use crate::id::{RunId, StepNumber};
 use crate::plan::{Plan, Step};
+use crate::quote::Quote;
+use crate::wait::Wait;
 
 /// Where a run stands. The last four are final.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, schemars::JsonSchema)]
@@ -12,8 +14,12 @@ use crate::plan::{Plan, Step};
 pub enum RunStatus {
     /// The plan is being made.
     Planning,
+    /// The plan is there and waits for somebody's approval.
+    AwaitingApproval,
     /// Steps are waiting, queued or running.
     Running,
+    /// No step starts until somebody resumes the run; those that run go on.
+    Paused,
     /// Every step has reported; the answer is being written.
     Summarizing,
     /// Every step succeeded and there is an answer.
@@ -27,10 +33,27 @@ pub enum RunStatus {
 }
 
 impl RunStatus {
+    /// Every status, in the order in which a run may pass through them.
+    pub const ALL: [RunStatus; 9] = [
+        RunStatus::Planning,
+        RunStatus::AwaitingApproval,
+        RunStatus::Running,
+        RunStatus::Paused,
+        RunStatus::Summarizing,
+        RunStatus::Succeeded,
+        RunStatus::Partial,
+        RunStatus::Failed,
+        RunStatus::Cancelled,
+    ];
+
     /// Whether nothing about the run changes any more.
     pub fn is_final(self) -> bool {
         match self {
-            RunStatus::Planning | RunStatus::Running | RunStatus::Summarizing => false,
+            RunStatus::Planning
+            | RunStatus::AwaitingApproval
+            | RunStatus::Running
+            | RunStatus::Paused
+            | RunStatus::Summarizing => false,
             RunStatus::Succeeded | RunStatus::Partial | RunStatus::Failed | RunStatus::Cancelled => true,
         }
     }
@@ -39,7 +62,9 @@ impl RunStatus {
     pub fn as_str(self) -> &'static str {
         match self {
             RunStatus::Planning => "planning",
+            RunStatus::AwaitingApproval => "awaiting_approval",
             RunStatus::Running => "running",
+            RunStatus::Paused => "paused",
             RunStatus::Summarizing => "summarizing",
             RunStatus::Succeeded => "succeeded",
             RunStatus::Partial => "partial",
@@ -50,8 +75,7 @@ impl RunStatus {
 
     /// Reads what [`RunStatus::as_str`] writes.
     pub fn parse(text: &str) -> Option<Self> {
-        use RunStatus::{Cancelled, Failed, Partial, Planning, Running, Succeeded, Summarizing};
-        [Planning, Running, Summarizing, Succeeded, Partial, Failed, Cancelled].into_iter().find(|s| s.as_str() == text)
+        Self::ALL.into_iter().find(|status| status.as_str() == text)
     }
 }
 
@@ -65,7 +89,7 @@ pub enum Outcome {
     Failed,
     /// It never ran because a step it depends on did not succeed.
     Skipped,
-    /// Its run was stopped.
+    /// It was stopped, or never started: its run was, or a re-plan dropped it, or a budget or the deadline ended it.
     Cancelled,
 }
 
@@ -136,6 +160,59 @@ impl StepState {
     }
 }
 
+/// What the executor's model made of a step, judged by its `done_when` where it has one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Verdict {
+    /// It is done.
+    Succeeded,
+    /// It is not done.
+    Failed,
+    /// It cannot be done, whoever tries.
+    Impossible,
+}
+
+/// What ended a run before all of its plan was done.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum HaltKind {
+    /// Its owner.
+    Cancelled,
+    /// Its deadline.
+    Deadline,
+    /// A budget.
+    Budget,
+    /// A re-plan that found that nothing more can be done.
+    Unreachable,
+}
+
+impl HaltKind {
+    /// The kind as it stands in Redis and in JSON.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            HaltKind::Cancelled => "cancelled",
+            HaltKind::Deadline => "deadline",
+            HaltKind::Budget => "budget",
+            HaltKind::Unreachable => "unreachable",
+        }
+    }
+
+    /// Reads what [`HaltKind::as_str`] writes.
+    pub fn parse(text: &str) -> Option<Self> {
+        use HaltKind::{Budget, Cancelled, Deadline, Unreachable};
+        [Cancelled, Deadline, Budget, Unreachable].into_iter().find(|kind| kind.as_str() == text)
+    }
+}
+
+/// What ended a run early, and why.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
+pub struct Halt {
+    /// What.
+    pub kind: HaltKind,
+    /// Why, in one sentence.
+    pub reason: String,
+}
+
 /// What model and tool calls were paid for. Tokens as the endpoint counts them.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
 #[serde(default)]
@@ -148,8 +225,16 @@ pub struct Usage {
     pub input_tokens: u64,
     /// Tokens written by the model.
     pub output_tokens: u64,
-    /// Whether some endpoint named no usage, so that tokens are estimated from bytes.
+    /// Whether some of it is estimated: an endpoint named no usage, or a process died within a call that a budget had reserved.
     pub estimated: bool,
+    /// What the model calls cost, in billionths of the unit of the configured prices; absent where no price is known.
+    #[serde(skip_serializing_if = "is_zero")]
+    pub cost_nanos: u64,
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde passes a reference")]
+fn is_zero(number: &u64) -> bool {
+    *number == 0
 }
 
 impl std::ops::AddAssign for Usage {
@@ -159,6 +244,7 @@ impl std::ops::AddAssign for Usage {
         self.input_tokens += more.input_tokens;
         self.output_tokens += more.output_tokens;
         self.estimated |= more.estimated;
+        self.cost_nanos += more.cost_nanos;
     }
 }
 
@@ -185,6 +271,29 @@ pub struct StepRecord {
     /// The executor that recorded it.
     #[serde(default)]
     pub worker: Option<String>,
+    /// What the model made of it; null where no model judged.
+    #[serde(default)]
+    pub verdict: Option<Verdict>,
+    /// What was learned on the way that may matter to the rest of the plan.
+    #[serde(default)]
+    pub learned: Option<String>,
+}
+
+impl StepRecord {
+    /// A step that did not succeed for `error`, and used nothing.
+    pub fn without_result(outcome: Outcome, error: String) -> Self {
+        Self {
+            outcome,
+            result: Value::Null,
+            error: Some(error),
+            tool: None,
+            usage: Usage::default(),
+            duration_ms: 0,
+            worker: None,
+            verdict: None,
+            learned: None,
+        }
+    }
 }
 
 /// What an earlier step produced.
@@ -213,8 +322,14 @@ pub struct StepResult {
     pub outcome: Outcome,
     /// What it produced; null unless it succeeded.
     pub result: Value,
-    /// Why it failed or was skipped.
+    /// Why it failed, was skipped or was cancelled.
     pub error: Option<String>,
+    /// What the model made of it; null where no model judged.
+    #[serde(default)]
+    pub verdict: Option<Verdict>,
+    /// What was learned on the way.
+    #[serde(default)]
+    pub learned: Option<String>,
     /// The tool that produced the result, if one did.
     pub tool: Option<String>,
     /// Attempts that were started; 0 for a step that never ran.
@@ -242,10 +357,16 @@ pub struct RunDocument {
     pub revision: u32,
     /// One entry per step, in the order of the plan.
     pub step_results: Vec<StepResult>,
+    /// Steps that a re-plan took out of the plan, failed or cancelled.
+    #[serde(default)]
+    pub superseded: Vec<StepResult>,
     /// The answer.
     pub final_response: Option<String>,
     /// Why the run failed, in one sentence.
     pub error: Option<String>,
+    /// What ended the run before all of its plan was done; null when nothing did.
+    #[serde(default)]
+    pub halt: Option<Halt>,
     /// The model that wrote the answer; `offline` for the rule-based stand-in, null when no model was asked.
     pub model: Option<String>,
     /// What the whole run used.
@@ -270,6 +391,19 @@ pub struct StepView {
     pub worker: Option<String>,
     /// What was recorded, once it ended.
     pub record: Option<StepRecord>,
+    /// Why it has not ended; absent once it has.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub waiting: Option<Wait>,
+}
+
+/// Something beside the steps that a run waits for.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RunWait {
+    /// What waits: `plan`, `summary`, or `run` for the run as a whole.
+    pub slot: String,
+    /// For what.
+    #[serde(flatten)]
+    pub wait: Wait,
 }
 
 /// A run at one moment: what `show` prints.
@@ -287,10 +421,49 @@ pub struct RunView {
     pub created_at_ms: u64,
     /// When it ended, in milliseconds since 1970.
     pub finished_at_ms: Option<u64>,
+    /// When no step may run any more, in milliseconds since 1970.
+    #[serde(default)]
+    pub deadline_at_ms: Option<u64>,
     /// The steps in the order of the plan.
     pub steps: Vec<StepView>,
+    /// Steps that a re-plan took out of the plan.
+    #[serde(default)]
+    pub superseded: Vec<StepView>,
+    /// What the run waits for beside its steps.
+    #[serde(default)]
+    pub waiting: Vec<RunWait>,
+    /// What the current plan was estimated to take before it ran.
+    #[serde(default)]
+    pub quote: Option<Quote>,
     /// What has been used so far.
     pub usage: Usage,
+    /// What it may use.
+    #[serde(default)]
+    pub budget: Budget,
     /// Why it failed, once it did.
     pub error: Option<String>,
+    /// What ended it early, or is about to.
+    #[serde(default)]
+    pub halt: Option<Halt>,
+}
+
+/// What a run may use; `None`: as much as it takes.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Budget {
+    /// Requests to models.
+    pub model_calls: Option<u64>,
+    /// Calls of tools.
+    pub tool_calls: Option<u64>,
+    /// Tokens, read and written.
+    pub tokens: Option<u64>,
+    /// Billionths of the unit of the configured prices.
+    pub cost_nanos: Option<u64>,
+}
+
+impl Budget {
+    /// Whether anything is limited at all.
+    pub fn is_limited(&self) -> bool {
+        *self != Self::default()
+    }
 }

@@ -13,8 +13,13 @@ use std::time::Duration;
 use crate::clock::Clock;
 use crate::event::Event;
 use crate::id::{RunId, Slot, StepNumber};
+use crate::limits::WAKEUP_INTERVAL_MAX;
+use crate::message::Command;
+use crate::meter::Need;
+use crate::patch::{Diff, Revision};
 use crate::plan::Plan;
-use crate::run::{Outcome, RunStatus, StepRecord};
+use crate::quote::Quote;
+use crate::run::{Halt, Outcome, RunStatus, StepRecord};
 
 mod answer;
 mod assemble;
@@ -22,8 +27,8 @@ pub mod memory;
 pub mod redis;
 
 pub use answer::{
-    Account, Advance, Again, Claim, ClaimRequest, Claimed, Dispatch, Finish, Held, NewRun, Opened, Owed, Reported, RunLine,
-    Snapshot, TakenBack,
+    Account, Advance, Again, ApprovalRule, ApprovalTimeout, Claim, ClaimRequest, Claimed, Control, Controlled, Dispatch, Finish,
+    Held, NewRun, Opened, Owed, Put, Reported, Reserved, RunLine, RunRules, Snapshot, Taken, TakenBack,
 };
 
 /// Where runs live. A cheap handle.
@@ -118,22 +123,58 @@ impl Store {
         verb!(self.journal(run, slot, epoch, index, entry, account))
     }
 
-    /// Stores revision `current + 1` of the plan if `current` is the current one, and makes its free steps ready. The first
-    /// writer wins: [`Held::Lost`] means that there is a plan already, or that the caller lost the slot.
+    /// Stores revision `current + 1` of the plan if `current` is the current one: its new steps wait or are ready, retired ones are
+    /// cancelled. `handled` are the ended steps that the caller has looked at: whatever waits for a failed one of them goes by its
+    /// own [`crate::plan::OnFailedDependency`]. `note` stands beside the plan: `reason`, `diff`, `quote`. The first writer wins.
+    #[expect(clippy::too_many_arguments, reason = "one atomic operation")]
     pub async fn put_plan(
         &self,
         run: &RunId,
         epoch: u64,
         current: u32,
-        plan: &Plan,
-        reason: &str,
+        revision: &Revision,
+        note: &PlanNote,
+        handled: &[StepNumber],
         account: &Account,
-    ) -> Result<Held, StoreError> {
-        verb!(self.put_plan(run, epoch, current, plan, reason, account))
+    ) -> Result<Put, StoreError> {
+        verb!(self.put_plan(run, epoch, current, revision, note, handled, account))
+    }
+
+    /// Leaves the plan as it is, by the holder of the plan slot; `handled` as in [`Store::put_plan`]. `counts` whether this uses up
+    /// one of the run's re-plans.
+    pub async fn keep_plan(
+        &self,
+        run: &RunId,
+        epoch: u64,
+        handled: &[StepNumber],
+        counts: bool,
+        account: &Account,
+    ) -> Result<(Held, Owed), StoreError> {
+        verb!(self.keep_plan(run, epoch, handled, counts, account))
+    }
+
+    /// Ends the run early, by the holder of `slot`: nothing more is started, what runs is aborted, the answer is owed.
+    pub async fn halt(&self, run: &RunId, slot: Slot, epoch: u64, halt: &Halt, account: &Account) -> Result<Held, StoreError> {
+        verb!(self.halt(run, slot, epoch, halt, account))
+    }
+
+    /// Reserves a part of the run's budget for a call of `slot`'s holder. The next account of that holder settles it. Refused, it
+    /// ends the run with what there is.
+    pub async fn reserve(&self, run: &RunId, slot: Slot, epoch: u64, need: &Need) -> Result<Reserved, StoreError> {
+        verb!(self.reserve(run, slot, epoch, need))
+    }
+
+    /// Does what somebody wants of the run, once per `control.id`. The first decision wins.
+    pub async fn control(&self, run: &RunId, control: &Control<'_>) -> Result<Controlled, StoreError> {
+        if control.command == Command::Retry {
+            // A run that lives again needs somebody to look at it; hints come first, as at its opening.
+            self.wake(run, WAKEUP_INTERVAL_MAX).await?;
+        }
+        verb!(self.control(run, control))
     }
 
     /// Marks ready steps dispatched, up to the run's window, and gives them; the same token gets its own unclaimed ones again.
-    pub async fn take_ready(&self, run: &RunId, token: &str) -> Result<Vec<Dispatch>, StoreError> {
+    pub async fn take_ready(&self, run: &RunId, token: &str) -> Result<Taken, StoreError> {
         verb!(self.take_ready(run, token))
     }
 
@@ -235,9 +276,9 @@ impl Store {
     }
 }
 
-/// The outcome of a record, as a report may name it: a step that ran either succeeded or failed.
+/// The outcome of a record, as a report may name it: a step that ran succeeded, failed, or was stopped by the run's budget.
 fn reported_state(record: &StepRecord) -> Outcome {
-    debug_assert!(matches!(record.outcome, Outcome::Succeeded | Outcome::Failed), "only a run step is reported");
+    debug_assert!(record.outcome != Outcome::Skipped, "only a step that ran is reported");
     record.outcome
 }
 
@@ -246,9 +287,26 @@ fn json(value: &impl serde::Serialize) -> String {
     serde_json::to_string(value).unwrap_or_else(|error| format!("{{\"error\":\"{error}\"}}"))
 }
 
+/// What stands beside a revision of the plan.
+#[derive(Debug, Clone, Default, PartialEq, serde::Serialize, serde::Deserialize)]
+pub struct PlanNote {
+    /// Why there is this revision.
+    pub reason: String,
+    /// What it changes.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub diff: Option<Diff>,
+    /// What it was estimated to take.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub quote: Option<Quote>,
+}
+
 /// The value of a field of the `plan` hash.
-fn revision_json(revision: u32, reason: &str, plan: &Plan) -> String {
-    json(&serde_json::json!({"revision": revision, "reason": reason, "plan": plan}))
+#[derive(Debug, Clone, Default, PartialEq, serde::Serialize, serde::Deserialize)]
+struct StoredPlan {
+    revision: u32,
+    #[serde(flatten)]
+    note: PlanNote,
+    plan: Plan,
 }
 
 /// The data of a `claimed` event.

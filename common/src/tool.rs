@@ -13,6 +13,8 @@ pub struct ToolSpec {
     pub description: &'static str,
     /// The JSON Schema of its arguments: an object with `additionalProperties: false`.
     pub parameters: Value,
+    /// Whether a call changes something outside, so that a person may want to know before a plan runs.
+    pub side_effects: bool,
 }
 
 /// A call of a tool that somebody asks for; nothing about it is checked yet.
@@ -38,6 +40,7 @@ pub fn builtin(search: bool) -> Vec<ToolSpec> {
 pub fn calculate() -> ToolSpec {
     ToolSpec {
         name: "calculate",
+        side_effects: false,
         description: "Evaluates one arithmetic expression exactly, with percentages and units, and returns the result as text; \
                       what cannot be written out is rounded to 10 digits.",
         parameters: json!({
@@ -59,6 +62,7 @@ pub fn calculate() -> ToolSpec {
 pub fn search() -> ToolSpec {
     ToolSpec {
         name: "search",
+        side_effects: false,
         description: "Finds passages in the document folder by words and returns a list of path, line, passage and score, \
                       best first; the list is empty when nothing matches.",
         parameters: json!({
@@ -88,6 +92,7 @@ pub fn search() -> ToolSpec {
 pub fn analyze() -> ToolSpec {
     ToolSpec {
         name: "analyze",
+        side_effects: false,
         description: "Returns statistics of either one text (characters, words, sentences, lines, most frequent words) or one \
                       list of numbers (count, sum, mean, median, min, max, population standard deviation).",
         parameters: json!({

@@ -3,9 +3,10 @@
 use std::time::Duration;
 
 use crate::event::EventDraft;
-use crate::id::{RunId, Slot};
+use crate::id::{RunId, Slot, StepNumber};
+use crate::message::{Answer, Command, ReplanPolicy};
 use crate::plan::{Plan, Step};
-use crate::run::{RunStatus, RunView, StepInput, StepState, Usage};
+use crate::run::{Budget, RunStatus, RunView, StepInput, StepState, Usage};
 
 /// What the planner knows of a new run.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -22,6 +23,52 @@ pub struct NewRun {
     pub correlation_id: Option<String>,
     /// The W3C trace context of the submission.
     pub traceparent: Option<String>,
+    /// What it may do and use.
+    pub rules: RunRules,
+}
+
+/// What a run may do and use. Without: no re-plan, no approval, no deadline, no budget.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct RunRules {
+    /// When the planner looks at the plan again.
+    pub replan: ReplanPolicy,
+    /// How often the plan may be revised.
+    pub max_replans: u32,
+    /// Whether the plan waits for approval.
+    pub approval: Option<ApprovalRule>,
+    /// How long steps may run, from the opening of the run.
+    pub deadline: Option<Duration>,
+    /// What it may use.
+    pub budget: Budget,
+}
+
+/// How a plan waits for approval.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ApprovalRule {
+    /// How long.
+    pub timeout: Duration,
+    /// What is done then.
+    pub otherwise: ApprovalTimeout,
+}
+
+/// What is done with a plan that nobody has decided on in time.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum ApprovalTimeout {
+    /// The run is cancelled.
+    #[default]
+    Cancel,
+    /// It runs.
+    Approve,
+}
+
+impl ApprovalTimeout {
+    /// The action as it stands in Redis and in the configuration.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            ApprovalTimeout::Cancel => "cancel",
+            ApprovalTimeout::Approve => "approve",
+        }
+    }
 }
 
 /// The answer of [`Store::open_run`].
@@ -91,6 +138,8 @@ pub struct Claim {
     pub parks: u32,
     /// For the plan: the objective message as JSON. Else the objective.
     pub text: String,
+    /// Whether the run has a budget.
+    pub limited: bool,
     /// The step, if the slot is one.
     pub step: Option<Step>,
     /// The turns that were journaled, as JSON, in order.
@@ -132,6 +181,74 @@ pub struct Dispatch {
     pub step: Step,
 }
 
+/// The answer of [`Store::take_ready`].
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Taken {
+    /// The steps that are to be published now.
+    pub steps: Vec<Dispatch>,
+    /// Whether the plan is owed: somebody has to ask for it.
+    pub plan: bool,
+}
+
+/// The answer of [`Store::put_plan`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Put {
+    /// The revision is stored.
+    Stored(Owed),
+    /// There is that revision already, or the caller lost the slot; nothing was done.
+    Lost,
+    /// A step that the revision changes has started or ended since the caller looked; nothing was done.
+    Moved,
+}
+
+/// The answer of [`Store::reserve`].
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Reserved {
+    /// The call may be made.
+    Granted,
+    /// It may not, and the run ends with what there is.
+    Exhausted {
+        /// Which limit, in words.
+        what: String,
+    },
+    /// Somebody else holds the slot, or nobody, or the run has ended.
+    Lost,
+}
+
+/// What somebody wants of a run.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Control<'a> {
+    /// The message's id: the same again is the same command.
+    pub id: &'a str,
+    /// What is wanted.
+    pub command: Command,
+    /// Who.
+    pub by: &'a str,
+    /// Why.
+    pub reason: &'a str,
+    /// For `reject`: the feedback. For `edit`: the checked plan as JSON.
+    pub text: &'a str,
+    /// The revision that was looked at, if said.
+    pub revision: Option<u32>,
+}
+
+/// The answer of [`Store::control`].
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Controlled {
+    /// Whether it was done.
+    pub answer: Answer,
+    /// What was decided, in one sentence.
+    pub message: String,
+    /// Where the run stands now; `None` when there is no such run.
+    pub status: Option<RunStatus>,
+    /// The plan is to be made.
+    pub plan: bool,
+    /// Ready steps are to be dispatched.
+    pub dispatch: bool,
+    /// The answer is to be written.
+    pub summary: bool,
+}
+
 /// What a verb adds to the run beside its own effect.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct Account {
@@ -153,12 +270,14 @@ pub enum Reported {
 }
 
 /// Whether a slot that is given back starts a new attempt.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Again {
     /// It does: something failed.
     Retry,
     /// It does not: an endpoint asked for patience.
     Park,
+    /// It does, and goes on from nothing but this entry of the journal: what was tried has failed.
+    Anew(String),
 }
 
 /// How a run ends.
@@ -222,6 +341,20 @@ pub struct Snapshot {
     pub correlation_id: Option<String>,
     /// The objective message as JSON.
     pub request: String,
+    /// Steps whose end asks for a decision of the planner.
+    pub news: Vec<StepNumber>,
+    /// When the planner looks at the plan again.
+    pub replan: ReplanPolicy,
+    /// How often the plan may still be revised.
+    pub replans_left: u32,
+    /// Every step that was ever in the plan and is not in it now, as it was planned.
+    pub retired: Vec<Step>,
+    /// What a person said who sent the current plan back.
+    pub feedback: Option<String>,
+    /// The plan as JSON that a person put in place of the current one.
+    pub edited: Option<String>,
+    /// How the plan waits for approval, if it has to.
+    pub approval: Option<ApprovalRule>,
 }
 
 /// One line of a list of runs.
