@@ -9,7 +9,7 @@ use crate::clock::Clock;
 use crate::event::{Event, EventType};
 use crate::id::RunId;
 use crate::ids::Ids;
-use crate::message::{ObjectiveMessage, Queue};
+use crate::message::{ControlMessage, ControlReply, ObjectiveMessage, Queue};
 use crate::run::{RunDocument, RunStatus, RunView};
 use crate::store::{RunLine, Store, StoreError};
 
@@ -19,6 +19,8 @@ const EVENTS_PER_LOOK: usize = 500;
 const LOOK_INTERVAL: Duration = Duration::from_millis(150);
 /// The first such wait after something happened; doubled each time. Much of what happens next happens soon.
 const LOOK_INTERVAL_MIN: Duration = Duration::from_millis(5);
+/// Time between two looks for the answer to a command.
+const REPLY_LOOK_INTERVAL: Duration = Duration::from_millis(25);
 /// Looks in vain, one after the other, after which it is asked whether the run is still there.
 const LOOKS_IN_VAIN_MAX: u32 = 20;
 
@@ -44,6 +46,23 @@ pub enum WaitError {
     Store(#[from] StoreError),
 }
 
+/// Why there is no answer to a command.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum ControlError {
+    /// There is no such run, or its time to live is over.
+    #[error("there is no run {0}")]
+    NoSuchRun(RunId),
+    /// The command is published; no planner has looked at it yet.
+    #[error("no planner has answered the command {0} within {1:?}; it may still be carried out")]
+    Unanswered(&'static str, Duration),
+    /// The broker did not take the command.
+    #[error(transparent)]
+    Publish(#[from] PublishError),
+    /// The store has no answer.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+}
+
 impl Client {
     /// A client of `store`.
     pub fn new(store: Store, ids: Ids, clock: Clock) -> Self {
@@ -60,6 +79,32 @@ impl Client {
         let envelope = Envelope::new(run_id.to_string(), "objective", body);
         broker.publish(Target::Queue(Queue::Objectives), envelope).await?;
         Ok(run_id)
+    }
+
+    /// Publishes a command and waits for what becomes of it. Without an answer in time it may still be carried out later.
+    pub async fn control(
+        &self,
+        broker: &Broker,
+        message: &ControlMessage,
+        timeout: Duration,
+    ) -> Result<ControlReply, ControlError> {
+        let run = &message.run_id;
+        if self.status(run).await?.is_none() {
+            return Err(ControlError::NoSuchRun(run.clone()));
+        }
+        let id = self.ids.unique();
+        let body = serde_json::to_vec(message).map_err(|error| PublishError::Unconfirmed(error.to_string()))?;
+        broker.publish(Target::Queue(Queue::Controls), Envelope::new(id.clone(), "control", body)).await?;
+        let deadline = Instant::now() + timeout;
+        loop {
+            if let Some(reply) = self.store.control_reply(run, &id).await? {
+                return Ok(reply);
+            }
+            if Instant::now() >= deadline {
+                return Err(ControlError::Unanswered(message.command.as_str(), timeout));
+            }
+            tokio::time::sleep(REPLY_LOOK_INTERVAL).await;
+        }
     }
 
     /// Where the run stands; `None` when there is no such run.

@@ -10,6 +10,7 @@ use std::time::Duration;
 use secrecy::SecretString;
 
 use crate::limits;
+use crate::store::{ApprovalRule, ApprovalTimeout};
 
 mod load;
 mod print;
@@ -111,6 +112,10 @@ pub struct RunConfig {
     pub parallel_steps: u32,
     /// `PLANRELAY_STEP_ATTEMPTS`: tries per step.
     pub step_attempts: u32,
+    /// `PLANRELAY_MAX_REPLANS`: how often a plan may be revised.
+    pub max_replans: u32,
+    /// `PLANRELAY_APPROVAL_TIMEOUT_SECS` and `PLANRELAY_APPROVAL_TIMEOUT_ACTION`: how long a plan waits for approval, and what then.
+    pub approval: ApprovalRule,
     /// `PLANRELAY_STEP_TIMEOUT_SECS`: how long one attempt of a step may take.
     pub step_timeout: Duration,
     /// `PLANRELAY_LEASE_SECS`: how long a claim holds without renewal.
@@ -128,6 +133,8 @@ impl Default for RunConfig {
             plan_steps_max: limits::PLAN_STEPS_DEFAULT,
             parallel_steps: u32::try_from(limits::PARALLEL_STEPS_DEFAULT).unwrap_or(u32::MAX),
             step_attempts: limits::STEP_ATTEMPTS_MAX,
+            max_replans: limits::REPLANS_DEFAULT,
+            approval: ApprovalRule { timeout: limits::APPROVAL_TIMEOUT, otherwise: ApprovalTimeout::default() },
             step_timeout: limits::STEP_TIMEOUT,
             lease: limits::STEP_LEASE,
             retention: limits::RETENTION,

@@ -32,6 +32,7 @@ pub fn status(steps: &[StepView], ending: &Ending) -> RunStatus {
 /// The document of a run that ends now.
 pub fn document(run: &RunId, snapshot: &Snapshot, ending: Ending) -> RunDocument {
     let view = &snapshot.view;
+    let steps = |steps: &[StepView]| steps.iter().map(step_result).collect();
     let mut usage = view.usage;
     usage += ending.usage;
     RunDocument {
@@ -41,9 +42,11 @@ pub fn document(run: &RunId, snapshot: &Snapshot, ending: Ending) -> RunDocument
         objective: view.objective.clone(),
         plan: snapshot.plan.clone(),
         revision: view.revision,
-        step_results: view.steps.iter().map(step_result).collect(),
+        step_results: steps(&view.steps),
+        superseded: steps(&view.superseded),
         final_response: ending.final_response,
         error: ending.error,
+        halt: view.halt.clone(),
         model: ending.model,
         usage,
         created_at_ms: view.created_at_ms,
@@ -59,6 +62,8 @@ fn step_result(view: &StepView) -> StepResult {
         outcome: view.state.outcome().unwrap_or(Outcome::Skipped),
         result: record.as_ref().map_or(serde_json::Value::Null, |r| r.result.clone()),
         error: record.as_ref().and_then(|r| r.error.clone()),
+        verdict: record.as_ref().and_then(|r| r.verdict),
+        learned: record.as_ref().and_then(|r| r.learned.clone()),
         tool: record.as_ref().and_then(|r| r.tool.clone()),
         attempts: view.attempt,
         usage: record.as_ref().map_or_else(Usage::default, |r| r.usage),

@@ -256,15 +256,8 @@ pub enum Command {
 
 impl Command {
     /// Every command.
-    pub const ALL: [Command; 7] = [
-        Command::Cancel,
-        Command::Pause,
-        Command::Resume,
-        Command::Approve,
-        Command::Reject,
-        Command::Edit,
-        Command::Retry,
-    ];
+    pub const ALL: [Command; 7] =
+        [Command::Cancel, Command::Pause, Command::Resume, Command::Approve, Command::Reject, Command::Edit, Command::Retry];
 
     /// The command as it stands in messages, Redis and on the command line.
     pub fn as_str(self) -> &'static str {

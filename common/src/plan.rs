@@ -157,7 +157,16 @@ fn read_step(entry: &Value, position: usize, rules: &Rules) -> Result<Step, Vec<
     if !complaints.is_empty() {
         return Err(complaints);
     }
-    Ok(Step { step_number: StepNumber(number), description: description.to_owned(), tool_hint, arguments, depends_on, done_when: None, check: None, on_failed_dependency: OnFailedDependency::default() })
+    Ok(Step {
+        step_number: StepNumber(number),
+        description: description.to_owned(),
+        tool_hint,
+        arguments,
+        depends_on,
+        done_when: None,
+        check: None,
+        on_failed_dependency: OnFailedDependency::default(),
+    })
 }
 
 /// Reads a tool name; null, an empty text and "none" all mean that no tool is needed.

@@ -14,7 +14,7 @@ use crate::clock::Clock;
 use crate::event::Event;
 use crate::id::{RunId, Slot, StepNumber};
 use crate::limits::WAKEUP_INTERVAL_MAX;
-use crate::message::Command;
+use crate::message::{Command, ControlReply};
 use crate::meter::Need;
 use crate::patch::{Diff, Revision};
 use crate::plan::Plan;
@@ -25,6 +25,7 @@ mod answer;
 mod assemble;
 pub mod memory;
 pub mod redis;
+mod waits;
 
 pub use answer::{
     Account, Advance, Again, ApprovalRule, ApprovalTimeout, Claim, ClaimRequest, Claimed, Control, Controlled, Dispatch, Finish,
@@ -171,6 +172,12 @@ impl Store {
             self.wake(run, WAKEUP_INTERVAL_MAX).await?;
         }
         verb!(self.control(run, control))
+    }
+
+    /// What became of the command with this id, if it has been looked at.
+    pub async fn control_reply(&self, run: &RunId, id: &str) -> Result<Option<ControlReply>, StoreError> {
+        let Some(text) = verb!(self.control_reply(run, id))? else { return Ok(None) };
+        serde_json::from_str(&text).map(Some).map_err(|error| StoreError::Unusable(format!("reply to a command: {error}")))
     }
 
     /// Marks ready steps dispatched, up to the run's window, and gives them; the same token gets its own unclaimed ones again.

@@ -8,6 +8,8 @@ use std::time::Duration;
 use ::config::{FileFormat, Format, Source, Value, ValueKind};
 use secrecy::SecretString;
 
+use crate::store::{ApprovalRule, ApprovalTimeout};
+
 use super::settings::{OPENAI_BASE_URL, SETTINGS, split_urls};
 use super::{
     BrokerConfig, Config, LlmConfig, Loaded, LogConfig, LogFormat, ModelChoice, RunConfig, StoreConfig, ToolConfig, ValueSource,
@@ -337,6 +339,14 @@ fn assemble(texts: &Texts<'_>) -> Config {
             plan_steps_max: texts.number("plan_steps_max"),
             parallel_steps: texts.number("parallel_steps"),
             step_attempts: texts.number("step_attempts"),
+            max_replans: texts.number("max_replans"),
+            approval: ApprovalRule {
+                timeout: texts.seconds("approval_timeout_secs"),
+                otherwise: match texts.text("approval_timeout_action") {
+                    "approve" => ApprovalTimeout::Approve,
+                    _cancel => ApprovalTimeout::Cancel,
+                },
+            },
             step_timeout: texts.seconds("step_timeout_secs"),
             lease: texts.seconds("lease_secs"),
             retention: texts.seconds("retention_secs"),

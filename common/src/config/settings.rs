@@ -54,7 +54,7 @@ const fn optional(variable: &'static str, key: &'static str, kind: Kind, meaning
 }
 
 /// Every setting, in the order in which they are explained.
-pub static SETTINGS: [Setting; 22] = [
+pub static SETTINGS: [Setting; 25] = [
     Setting {
         variable: "AMQP_URL",
         key: "amqp_url",
@@ -138,6 +138,33 @@ pub static SETTINGS: [Setting; 22] = [
     Setting {
         default: || limits::STEP_ATTEMPTS_MAX.to_string(),
         ..optional("PLANRELAY_STEP_ATTEMPTS", "step_attempts", Kind::Whole(1, 100), "tries per step, the first included")
+    },
+    Setting {
+        default: || limits::REPLANS_DEFAULT.to_string(),
+        ..optional(
+            "PLANRELAY_MAX_REPLANS",
+            "max_replans",
+            Kind::Whole(0, limits::REPLANS_MAX as u64),
+            "how often the plan of one run may be revised",
+        )
+    },
+    Setting {
+        default: || limits::APPROVAL_TIMEOUT.as_secs().to_string(),
+        ..optional(
+            "PLANRELAY_APPROVAL_TIMEOUT_SECS",
+            "approval_timeout_secs",
+            Kind::Seconds(1, limits::APPROVAL_TIMEOUT_MAX.as_secs()),
+            "how long a plan waits for approval, where a run asks for it",
+        )
+    },
+    Setting {
+        default: || "cancel".into(),
+        ..optional(
+            "PLANRELAY_APPROVAL_TIMEOUT_ACTION",
+            "approval_timeout_action",
+            Kind::Choice(&["cancel", "approve"]),
+            "what is done with a plan that nobody has decided on in time",
+        )
     },
     Setting {
         default: || limits::STEP_TIMEOUT.as_secs().to_string(),

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 
-use super::{AnswerTask, LlmError, ModelCall, Move, PlanDraft, PlanTask, Reply, StepTask, Turn};
+use super::{AnswerTask, LlmError, ModelCall, Move, PlanDraft, PlanTask, ReplanTask, Reply, StepTask, Turn};
 use crate::limits::{DESCRIPTION_BYTES_MAX, PROMPT_RESULTS_BYTES_MAX};
 use crate::run::{Outcome, StepInput, Usage};
 
@@ -56,6 +56,13 @@ fn bounded(mut clauses: Vec<split::Clause>, steps_max: usize) -> Vec<split::Clau
     clauses
 }
 
+/// The plan stands: rules cannot think of another way.
+pub(super) fn replan(task: &ReplanTask<'_>) -> Reply<PlanDraft> {
+    let _nothing_to_go_by = task;
+    let patch = json!({"decision": "keep", "reason": "the offline model knows no other way"});
+    reply(PlanDraft { reply: patch.to_string(), plan: Ok(patch) })
+}
+
 /// The steps whose results the clause at `index` speaks of.
 fn depends_on(clause: &split::Clause, index: usize, tool: Option<&str>) -> Vec<usize> {
     let found = words::references(&clause.text);
@@ -99,7 +106,7 @@ pub(super) fn act(task: &StepTask<'_>) -> Result<Reply<Move>, LlmError> {
             texts.collect::<Result<Vec<String>, LlmError>>()?.join("\n")
         }
     };
-    Ok(reply(Move::Answer(answer)))
+    Ok(reply(Move::Conclude(super::Judged::succeeded(answer))))
 }
 
 /// What can be said about a step without a tool: what the steps before gave, or what it states itself.

@@ -116,6 +116,10 @@ impl OpenAi {
         Ok(Reply { value: draft, calls: asker.calls })
     }
 
+    pub(super) async fn replan(&self, _task: &super::ReplanTask<'_>) -> Result<Reply<PlanDraft>, LlmError> {
+        unimplemented!()
+    }
+
     pub(super) async fn act(&self, task: &StepTask<'_>) -> Result<Reply<Move>, LlmError> {
         let mut asker = self.asker(&self.models.executor, MOVE_TOKENS_MAX);
         let value = asker.act(task).await?;

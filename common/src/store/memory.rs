@@ -7,15 +7,16 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use super::{
-    Account, Advance, Again, ClaimRequest, Claimed, Dispatch, Finish, Held, NewRun, Opened, Owed, Reported, RunLine, Snapshot,
-    StoreTime, TakenBack,
+    Account, Advance, Again, ClaimRequest, Claimed, Control, Controlled, Finish, Held, NewRun, Opened, Owed, PlanNote, Put,
+    Reported, Reserved, RunLine, Snapshot, StoreTime, Taken, TakenBack,
 };
 use crate::clock::millis;
 use crate::event::Event;
 use crate::id::{RunId, Slot, StepNumber};
 use crate::limits::{DEAD_LETTERS_KEPT, WAKEUP_INTERVAL_MAX};
-use crate::plan::Plan;
-use crate::run::{RunStatus, StepRecord};
+use crate::meter::Need;
+use crate::patch::Revision;
+use crate::run::{Halt, RunStatus, StepRecord};
 
 mod claims;
 mod dispatch;
@@ -87,13 +88,48 @@ impl Memory {
         self.with(id, Held::Lost, |run, now| run.journal(slot, epoch, index, entry, account, now))
     }
 
-    pub(super) fn put_plan(&self, id: &RunId, epoch: u64, current: u32, plan: &Plan, reason: &str, account: &Account) -> Held {
-        let _stored_by_redis_only = reason;
-        self.with(id, Held::Lost, |run, now| run.put_plan(epoch, current, plan, account, now))
+    pub(super) fn put_plan(
+        &self,
+        _id: &RunId,
+        _epoch: u64,
+        _current: u32,
+        _revision: &Revision,
+        _note: &PlanNote,
+        _handled: &[StepNumber],
+        _account: &Account,
+    ) -> Put {
+        unimplemented!()
     }
 
-    pub(super) fn take_ready(&self, id: &RunId, token: &str) -> Vec<Dispatch> {
-        self.with(id, Vec::new(), |run, now| run.take_ready(token, now))
+    pub(super) fn keep_plan(
+        &self,
+        _id: &RunId,
+        _epoch: u64,
+        _handled: &[StepNumber],
+        _counts: bool,
+        _account: &Account,
+    ) -> (Held, Owed) {
+        unimplemented!()
+    }
+
+    pub(super) fn halt(&self, _id: &RunId, _slot: Slot, _epoch: u64, _halt: &Halt, _account: &Account) -> Held {
+        unimplemented!()
+    }
+
+    pub(super) fn reserve(&self, _id: &RunId, _slot: Slot, _epoch: u64, _need: &Need) -> Reserved {
+        unimplemented!()
+    }
+
+    pub(super) fn control(&self, _id: &RunId, _control: &Control<'_>) -> Controlled {
+        unimplemented!()
+    }
+
+    pub(super) fn control_reply(&self, _id: &RunId, _control: &str) -> Option<String> {
+        unimplemented!()
+    }
+
+    pub(super) fn take_ready(&self, _id: &RunId, _token: &str) -> Taken {
+        unimplemented!()
     }
 
     pub(super) fn report(&self, id: &RunId, step: StepNumber, epoch: u64, record: &StepRecord, account: &Account) -> Reported {

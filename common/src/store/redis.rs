@@ -13,15 +13,16 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
 use super::{
-    Account, Advance, Again, ClaimRequest, Claimed, Dispatch, Finish, Held, NewRun, Opened, Owed, Reported, RunLine, Snapshot,
-    StoreError, StoreTime, TakenBack,
+    Account, Advance, Again, ClaimRequest, Claimed, Control, Controlled, Finish, Held, NewRun, Opened, Owed, PlanNote, Put,
+    Reported, Reserved, RunLine, Snapshot, StoreError, StoreTime, Taken, TakenBack,
 };
 use crate::clock::millis;
 use crate::event::Event;
 use crate::id::{RunId, Slot, StepNumber};
 use crate::limits::{CLAIMS_MAX, DEAD_LETTERS_KEPT, RUNS_LISTED_MAX, WAKEUP_INTERVAL_MAX, WAKEUP_SHARDS};
-use crate::plan::Plan;
-use crate::run::{RunStatus, StepRecord};
+use crate::meter::Need;
+use crate::patch::Revision;
+use crate::run::{Halt, RunStatus, StepRecord};
 
 mod connection;
 mod reply;
@@ -151,28 +152,53 @@ impl Redis {
 
     pub(super) async fn put_plan(
         &self,
-        run: &RunId,
-        epoch: u64,
-        current: u32,
-        plan: &Plan,
-        reason: &str,
-        account: &Account,
-    ) -> Result<Held, StoreError> {
-        let mut arguments = vec![epoch.to_string(), current.to_string(), super::revision_json(current + 1, reason, plan)];
-        scripts::push_account(&mut arguments, account);
-        let dependents = plan.dependents();
-        for step in &plan.steps {
-            arguments.push(step.step_number.to_string());
-            arguments.push(super::json(step));
-            arguments.push(scripts::numbers(&step.depends_on));
-            arguments.push(scripts::numbers(dependents.get(&step.step_number).map_or(&[], Vec::as_slice)));
-        }
-        let mut reply = self.verb(Verb::PutPlan, run, arguments).await?;
-        Ok(if reply.text()? == "stored" { Held::Kept } else { Held::Lost })
+        _id: &RunId,
+        _epoch: u64,
+        _current: u32,
+        _revision: &Revision,
+        _note: &PlanNote,
+        _handled: &[StepNumber],
+        _account: &Account,
+    ) -> Result<Put, StoreError> {
+        unimplemented!()
     }
 
-    pub(super) async fn take_ready(&self, run: &RunId, token: &str) -> Result<Vec<Dispatch>, StoreError> {
-        self.verb(Verb::TakeReady, run, vec![token.to_owned()]).await?.dispatches()
+    pub(super) async fn keep_plan(
+        &self,
+        _id: &RunId,
+        _epoch: u64,
+        _handled: &[StepNumber],
+        _counts: bool,
+        _account: &Account,
+    ) -> Result<(Held, Owed), StoreError> {
+        unimplemented!()
+    }
+
+    pub(super) async fn halt(
+        &self,
+        _id: &RunId,
+        _slot: Slot,
+        _epoch: u64,
+        _halt: &Halt,
+        _account: &Account,
+    ) -> Result<Held, StoreError> {
+        unimplemented!()
+    }
+
+    pub(super) async fn reserve(&self, _id: &RunId, _slot: Slot, _epoch: u64, _need: &Need) -> Result<Reserved, StoreError> {
+        unimplemented!()
+    }
+
+    pub(super) async fn control(&self, _id: &RunId, _control: &Control<'_>) -> Result<Controlled, StoreError> {
+        unimplemented!()
+    }
+
+    pub(super) async fn control_reply(&self, run: &RunId, id: &str) -> Result<Option<String>, StoreError> {
+        Reply::new(self.connection.command("HGET", &[&self.key(run, "controls"), id]).await?).optional_text()
+    }
+
+    pub(super) async fn take_ready(&self, _id: &RunId, _token: &str) -> Result<Taken, StoreError> {
+        unimplemented!()
     }
 
     pub(super) async fn report(
@@ -206,6 +232,7 @@ impl Redis {
         let kind = match again {
             Again::Retry => "retry",
             Again::Park => "park",
+            Again::Anew(_) => "anew",
         };
         let mut arguments = vec![slot.to_string(), epoch.to_string(), kind.to_owned(), millis(after).to_string()];
         scripts::push_account(&mut arguments, account);

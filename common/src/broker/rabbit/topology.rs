@@ -39,7 +39,7 @@ fn arguments(queue: Queue, prefix: &str) -> FieldTable {
     text("x-queue-type", "quorum");
     let limit = match queue {
         Queue::Dead => DEAD_DELIVERY_LIMIT,
-        Queue::Objectives | Queue::Steps | Queue::Reports | Queue::Completions => {
+        Queue::Objectives | Queue::Steps | Queue::Reports | Queue::Completions | Queue::Controls => {
             text("x-dead-letter-exchange", "");
             text("x-dead-letter-routing-key", &Queue::Dead.name(prefix));
             text("x-dead-letter-strategy", "at-least-once");

@@ -8,7 +8,7 @@ use super::failure::one_line;
 use super::ladder::{Asker, Kind, Shape, refused_request};
 use crate::limits::{ARGUMENTS_BYTES_MAX, TOOL_CALLS_PER_TURN_MAX, TOOL_OUTPUT_BYTES_MAX};
 use crate::llm::text::cut;
-use crate::llm::{LlmError, Move, StepTask, Turn, extract, prompt};
+use crate::llm::{Judged, LlmError, Move, StepTask, Turn, extract, prompt};
 use crate::tool::{ToolCall, ToolSpec};
 
 /// How often only arguments are asked for.
@@ -139,7 +139,7 @@ impl Asker<'_> {
                 &completion.text,
                 "no tool can be called any more, reply with the result of the step as plain text".into(),
             ),
-            Native::Move(made @ (Move::Answer(_) | Move::Unusable { .. })) | Native::Broken(made) => made,
+            Native::Move(made @ (Move::Conclude(_) | Move::Unusable { .. })) | Native::Broken(made) => made,
         })
     }
 }
@@ -162,7 +162,7 @@ fn goes_in_circles(turns: &[Turn]) -> bool {
     for turn in turns {
         match turn {
             Turn::Moved(Move::Call(calls)) => made = calls,
-            Turn::Moved(Move::Answer(_) | Move::Unusable { .. }) => {}
+            Turn::Moved(Move::Conclude(_) | Move::Unusable { .. }) => {}
             Turn::Returned { index, output } => seen.extend(made.get(*index).map(|call| (call, output))),
         }
     }
@@ -210,7 +210,7 @@ fn read_native(completion: &Completion, tools: &[ToolSpec]) -> Native {
     let starts_as_data = text.starts_with(['{', '[', '<']) || text.starts_with("```");
     match extract::object(text, &["name", "tool", "function", "answer"]) {
         Ok(value) if starts_as_data => match action_move(&value, text, tools) {
-            made @ Move::Answer(_) => Native::Move(made),
+            made @ Move::Conclude(_) => Native::Move(made),
             made @ Move::Call(_) => Native::CallAsText(made),
             // JSON that is no action: the step may have asked for JSON.
             Move::Unusable { .. } if call_name(&value).is_none() => Native::Move(answer(text)),
@@ -316,7 +316,7 @@ fn is_words(reply: &str) -> bool {
 }
 
 fn answer(text: &str) -> Move {
-    Move::Answer(cut(text, TOOL_OUTPUT_BYTES_MAX))
+    Move::Conclude(Judged::succeeded(cut(text, TOOL_OUTPUT_BYTES_MAX)))
 }
 
 fn unusable(reply: &str, complaint: String) -> Move {

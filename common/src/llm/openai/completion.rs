@@ -77,6 +77,7 @@ impl Completion {
             input_tokens: input.unwrap_or_else(|| guess(request_bytes)),
             output_tokens: output.unwrap_or_else(|| guess(self.text.len() + calls)),
             estimated: input.is_none() || output.is_none(),
+            cost_nanos: 0,
         }
     }
 }

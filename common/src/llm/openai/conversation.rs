@@ -38,7 +38,7 @@ pub(super) fn action_messages(task: &StepTask<'_>, ask: &str) -> Vec<Value> {
                 let line = |call: &ToolCall| json!({"tool": call.tool, "arguments": call.arguments}).to_string();
                 (calls.iter().map(line).collect::<Vec<_>>().join("\n"), String::new())
             }
-            Turn::Moved(Move::Answer(text)) => (text.clone(), String::new()),
+            Turn::Moved(Move::Conclude(judged)) => (judged.result.clone(), String::new()),
             Turn::Moved(Move::Unusable { reply, complaint }) => (reply.clone(), format!("That cannot be used: {complaint}.")),
         };
         messages.push(said("user", std::mem::take(&mut pending)));
@@ -59,7 +59,7 @@ pub(super) fn conclude_messages(task: &StepTask<'_>) -> Vec<Value> {
     for (turn, budget) in task.turns.iter().zip(output_budgets(task.turns)) {
         match turn {
             Turn::Moved(Move::Call(latest)) => made = latest,
-            Turn::Moved(Move::Answer(_) | Move::Unusable { .. }) => {}
+            Turn::Moved(Move::Conclude(_) | Move::Unusable { .. }) => {}
             Turn::Returned { index, output } => {
                 calls.extend(made.get(*index).map(|call| (call, prompt::output(&call.tool, output, budget))));
             }
@@ -95,7 +95,7 @@ pub(super) fn native_messages(task: &StepTask<'_>) -> Vec<Value> {
                         let calls: Vec<Value> = calls.iter().zip(&open).map(native).collect();
                         messages.push(json!({"role": "assistant", "content": null, "tool_calls": calls}));
                     }
-                    Move::Answer(text) => messages.push(said("assistant", text.clone())),
+                    Move::Conclude(judged) => messages.push(said("assistant", judged.result.clone())),
                     Move::Unusable { reply, complaint } => {
                         messages.push(said("assistant", if reply.is_empty() { "(nothing)".to_owned() } else { reply.clone() }));
                         messages.push(said("user", format!("That cannot be used: {complaint}.")));

@@ -182,6 +182,7 @@ impl Reader {
         let error = match failure.error {
             LlmError::Transient(why) => LlmError::Transient(clean(why)),
             LlmError::RateLimited { why, after } => LlmError::RateLimited { why: clean(why), after },
+            LlmError::Exhausted(why) => LlmError::Exhausted(clean(why)),
             LlmError::Permanent(why) => LlmError::Permanent(clean(why)),
         };
         Failure { error, status: failure.status, said: failure.said.replace(&key.to_lowercase(), "[key]") }

@@ -77,6 +77,7 @@ impl Run {
             attempt: state.attempt,
             parks: state.parks,
             text: text.clone(),
+            limited: self.new.rules.budget.is_limited(),
             step,
             journal: state.journal.clone(),
             inputs: inputs.collect(),
@@ -140,6 +141,10 @@ impl Run {
         match again {
             Again::Retry => state.attempt += 1,
             Again::Park => state.parks += 1,
+            Again::Anew(lesson) => {
+                state.attempt += 1;
+                state.journal = vec![lesson];
+            }
         }
         self.account(slot, attempt, epoch, account, now);
         let name = slot.to_string();
@@ -159,13 +164,5 @@ impl Run {
 
 /// What a skipped step records.
 pub(super) fn skipped_because(step: crate::id::StepNumber) -> crate::run::StepRecord {
-    crate::run::StepRecord {
-        outcome: Outcome::Skipped,
-        result: serde_json::Value::Null,
-        error: Some(format!("step {step} did not succeed")),
-        tool: None,
-        usage: crate::run::Usage::default(),
-        duration_ms: 0,
-        worker: None,
-    }
+    crate::run::StepRecord::without_result(Outcome::Skipped, format!("step {step} did not succeed"))
 }
