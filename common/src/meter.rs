@@ -3,6 +3,9 @@
 //! Reservation and settlement are store operations (`reserve`; the account of every other verb), so that executors side by side
 //! cannot spend more than what was reserved when the limit was reached.
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
 use crate::env::Env;
 use crate::id::{RunId, Slot};
 use crate::recorded;
@@ -36,6 +39,8 @@ pub enum Meter {
         slot: Slot,
         /// The epoch under which it is held.
         epoch: u64,
+        /// Reservations so far under this claim: a repeated one is told apart from the next.
+        count: Arc<AtomicU64>,
     },
 }
 
@@ -57,7 +62,7 @@ impl Meter {
     /// The meter of a slot in hand; free where the run has no budget (`limited`).
     pub fn of(env: &Env, run: &RunId, slot: Slot, epoch: u64, limited: bool) -> Self {
         match limited {
-            true => Meter::Run { env: Box::new(env.clone()), run: run.clone(), slot, epoch },
+            true => Meter::Run { env: Box::new(env.clone()), run: run.clone(), slot, epoch, count: Arc::default() },
             false => Meter::Free,
         }
     }
@@ -66,11 +71,14 @@ impl Meter {
     pub async fn reserve(&self, need: &Need) -> Result<(), Denied> {
         match self {
             Meter::Free => Ok(()),
-            Meter::Run { env, run, slot, epoch } => match recorded!(env, env.store.reserve(run, *slot, *epoch, need))? {
-                Reserved::Granted => Ok(()),
-                Reserved::Exhausted { what } => Err(Denied::Exhausted(format!("the run's budget is used up: {what}"))),
-                Reserved::Lost => Err(Denied::Lost),
-            },
+            Meter::Run { env, run, slot, epoch, count } => {
+                let number = count.fetch_add(1, Ordering::Relaxed);
+                match recorded!(env, env.store.reserve(run, *slot, *epoch, number, need))? {
+                    Reserved::Granted => Ok(()),
+                    Reserved::Exhausted { what } => Err(Denied::Exhausted(what)),
+                    Reserved::Lost => Err(Denied::Lost),
+                }
+            }
         }
     }
 }

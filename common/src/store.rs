@@ -159,10 +159,10 @@ impl Store {
         verb!(self.halt(run, slot, epoch, halt, account))
     }
 
-    /// Reserves a part of the run's budget for a call of `slot`'s holder. The next account of that holder settles it. Refused, it
-    /// ends the run with what there is.
-    pub async fn reserve(&self, run: &RunId, slot: Slot, epoch: u64, need: &Need) -> Result<Reserved, StoreError> {
-        verb!(self.reserve(run, slot, epoch, need))
+    /// Reserves a part of the run's budget for a call of `slot`'s holder, as that claim's reservation `number`. The holder's next
+    /// account settles it. Refused, it ends the run with what there is.
+    pub async fn reserve(&self, run: &RunId, slot: Slot, epoch: u64, number: u64, need: &Need) -> Result<Reserved, StoreError> {
+        verb!(self.reserve(run, slot, epoch, number, need))
     }
 
     /// Does what somebody wants of the run, once per `control.id`. The first decision wins.

@@ -5,6 +5,7 @@ use std::time::Duration;
 use crate::event::EventDraft;
 use crate::id::{RunId, Slot, StepNumber};
 use crate::message::{Answer, Command, ReplanPolicy};
+use crate::meter::Need;
 use crate::plan::{Plan, Step};
 use crate::run::{Budget, RunStatus, RunView, StepInput, StepState, Usage};
 
@@ -40,6 +41,8 @@ pub struct RunRules {
     pub deadline: Option<Duration>,
     /// What it may use.
     pub budget: Budget,
+    /// The part of it that only the answer may use.
+    pub reserve: Need,
 }
 
 /// How a plan waits for approval.
@@ -247,6 +250,14 @@ pub struct Controlled {
     pub dispatch: bool,
     /// The answer is to be written.
     pub summary: bool,
+}
+
+impl Controlled {
+    /// The answer where there is no run to do it with.
+    pub(super) fn no_such_run() -> Self {
+        let message = "there is no such run".to_owned();
+        Self { answer: Answer::Refused, message, status: None, plan: false, dispatch: false, summary: false }
+    }
 }
 
 /// What a verb adds to the run beside its own effect.

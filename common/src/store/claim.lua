@@ -1,13 +1,13 @@
 -- claim: take a slot under a lease and a new fencing epoch.
 -- ARGV 2 slot  3 message id  4 nonce  5 attempt or empty  6 lease ms  7 worker  8 event data  9 claims max  10 redelivered: 1 or 0
--- -> {execute | poisoned, epoch, attempt, parks, request or objective, spec, {journal}, {dependency, spec, record, ...}}
+-- -> {execute | poisoned, epoch, attempt, parks, request or objective, limited: 1 or 0, spec, {journal}, {dependency, spec, record, ...}}
 --    {done, owed, state} {duplicate, worker} {stale, why} {finished, status}
 --
 -- A redelivery of the holder's own message takes over at once: the broker gives a message to one consumer at a time. Any other
 -- message for a slot with a live lease is a duplicate: the holder's own message is still unacknowledged. The same id alone is not
 -- enough: ids of objectives are chosen by their publishers, who may publish one twice.
 local slot, mid, nonce, wanted = ARGV[2], ARGV[3], ARGV[4], ARGV[5]
-local status = redis.call('HGET', RUN, 'status')
+local status, limited = run_get('status', 'limited')
 if not status then return { 'stale', 'there is no such run' } end
 if final(status) then return { 'finished', status } end
 local state, epoch, attempt, claims, holder, last, worker = slot_get(slot, 'state', 'epoch', 'attempt', 'claims', 'mid', 'nonce', 'worker')
@@ -19,13 +19,26 @@ if wanted ~= '' and wanted ~= attempt then return { 'stale', 'it is at attempt '
 epoch, claims = tonumber(epoch or 0), tonumber(claims or 0)
 
 if not (state == 'running' and last == nonce) then -- else the reply to this very claim was lost
-  local waits_in = (state == 'ready' and slot ~= 'plan' and slot ~= 'summary') and READY or FLIGHT
+  local is_step = slot ~= 'plan' and slot ~= 'summary'
+  local waits_in = (state == 'ready' and is_step) and READY or FLIGHT
   local deadline = tonumber(redis.call('ZSCORE', waits_in, slot) or 0)
   local takes_over = holder == mid and ARGV[10] == '1'
   if state == 'running' and not takes_over and deadline > now then return { 'duplicate', worker } end
   if state == 'ready' and deadline > now then return { 'stale', 'it waits for a later time' } end
+  if state == 'running' then unreserve(slot, true) end
+  if status == 'paused' then
+    -- Nothing new starts. A step waits where it will be dispatched from; the plan is asked for again by whoever resumes the run.
+    if is_step then
+      make_ready(slot, now)
+      drained()
+    else
+      slot_set(slot, 'state', 'dispatched', 'since', now)
+    end
+    return { 'stale', 'the run is paused' }
+  end
   epoch, claims = epoch + 1, claims + 1
-  slot_set(slot, 'state', 'running', 'epoch', epoch, 'claims', claims, 'mid', mid, 'nonce', nonce, 'worker', ARGV[7], 'sent', 0)
+  slot_set(slot, 'state', 'running', 'since', now, 'epoch', epoch, 'claims', claims, 'mid', mid, 'nonce', nonce, 'worker', ARGV[7],
+    'sent', 0, 'held_n', '')
   redis.call('ZREM', READY, slot)
   redis.call('ZADD', FLIGHT, now + tonumber(ARGV[6]), slot)
   event('claimed', slot, attempt, epoch, ARGV[8])
@@ -41,4 +54,5 @@ each(deps, function(dependency)
 end)
 local text = redis.call('HGET', RUN, slot == 'plan' and 'request' or 'objective')
 local spec = redis.call('HGET', SPECS, slot) or ''
-return { claims > tonumber(ARGV[9]) and 'poisoned' or 'execute', epoch, tonumber(attempt), tonumber(parks or 0), text, spec, turns, inputs }
+local verdict = claims > tonumber(ARGV[9]) and 'poisoned' or 'execute'
+return { verdict, epoch, tonumber(attempt), tonumber(parks or 0), text, limited == '1' and 1 or 0, spec, turns, inputs }

@@ -116,7 +116,7 @@ impl Memory {
         unimplemented!()
     }
 
-    pub(super) fn reserve(&self, _id: &RunId, _slot: Slot, _epoch: u64, _need: &Need) -> Reserved {
+    pub(super) fn reserve(&self, _id: &RunId, _slot: Slot, _epoch: u64, _number: u64, _need: &Need) -> Reserved {
         unimplemented!()
     }
 

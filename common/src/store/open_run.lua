@@ -1,11 +1,10 @@
 -- open_run: create the run, or answer with the existing one.
--- ARGV 2 request  3 objective  4 window  5 reply_to  6 correlation_id  7 traceparent  8 event data
+-- ARGV 2 event data  3 deadline ms or empty  4.. fields of the run and their values
 -- -> {created | exists, status}
 local status = redis.call('HGET', RUN, 'status')
 if status then return { 'exists', status } end
-redis.call('HSET', RUN, 'status', 'planning', 'objective', ARGV[3], 'request', ARGV[2], 'revision', 0, 'window', ARGV[4],
-  'created_at', now, 'reply_to', ARGV[5], 'correlation_id', ARGV[6], 'traceparent', ARGV[7])
-slot_set('plan', 'state', 'dispatched', 'attempt', 1)
-redis.call('ZADD', FLIGHT, now + patience(0), 'plan')
-event('run_opened', nil, nil, nil, ARGV[8])
+redis.call('HSET', RUN, 'status', 'planning', 'revision', 0, 'created_at', now, unpack(ARGV, 4))
+if ARGV[3] ~= '' then redis.call('HSET', RUN, 'deadline', ARGV[3], 'deadline_at', now + tonumber(ARGV[3])) end
+event('run_opened', nil, nil, nil, ARGV[2])
+open_plan(nil)
 return { 'created', 'planning' }

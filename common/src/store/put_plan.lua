@@ -1,26 +1,94 @@
--- put_plan: store revision n+1 if the current one is n; the first writer wins.
--- ARGV 2 epoch  3 current revision n  4 JSON of the revision  5.. usage and events, then per step: number, spec, deps, next
--- -> {stored, revision} | {lost, revision}
+-- put_plan: store revision n+1 if the current one is n; the first writer wins. Its new and changed steps must not have started, its
+-- retired ones not have succeeded.
+-- ARGV 2 epoch  3 current revision n  4 JSON of the revision  5 JSON of the quote  6.. usage and events; then, each with its count first:
+--      steps put: number, spec, deps, anyway · steps retired · steps with what waits for them: number, next · steps decided on
+-- -> {stored, owed} | {lost} | {moved}
 local epoch, revision = ARGV[2], tonumber(ARGV[3]) + 1
-local current = tonumber(redis.call('HGET', RUN, 'revision') or 0)
+local status, current = run_get('status', 'revision')
+current = tonumber(current or 0)
 local attempt = fenced('plan', epoch)
 if not attempt or current ~= revision - 1 then
   local state, last = slot_get('plan', 'state', 'epoch')
-  local mine = current == revision and state == 'succeeded' and last == epoch -- the reply to this very call was lost
-  return { mine and 'stored' or 'lost', current }
+  -- else the reply to this very call was lost
+  if current == revision and state ~= 'running' and last == epoch then return { 'stored', still_owed() } end
+  return { 'lost' }
 end
-redis.call('HSET', RUN, 'status', 'running', 'revision', revision, 'backlog', 0)
+local put = 6 + 7 + 2 * tonumber(ARGV[12])
+local retired = put + 1 + 4 * tonumber(ARGV[put])
+for i = put + 1, retired - 1, 4 do
+  local state = slot_get(ARGV[i], 'state')
+  if state and state ~= 'waiting' and state ~= 'ready' then return { 'moved' } end
+end
+local following = retired + 1 + tonumber(ARGV[retired])
+for i = retired + 1, following - 1 do
+  if slot_get(ARGV[i], 'state') == 'succeeded' then return { 'moved' } end
+end
+local handled = following + 1 + 2 * tonumber(ARGV[following])
+
+if set(redis.call('HGET', RUN, 'halt')) then
+  -- The run is ending: nothing new starts.
+  account(6, 'plan', attempt, epoch)
+  decided(handled)
+  return { 'stored', owed(false, false) }
+end
+redis.call('HSET', RUN, 'revision', revision)
 redis.call('HSET', PLAN, revision, ARGV[4])
-local at = account(5, 'plan', attempt, epoch)
-for i = at, #ARGV, 4 do
-  local number, deps = ARGV[i], ARGV[i + 2]
-  local waiting = 0
-  each(deps, function() waiting = waiting + 1 end)
-  redis.call('HSET', SPECS, number, ARGV[i + 1])
-  slot_set(number, 'state', waiting == 0 and 'ready' or 'waiting', 'attempt', 1, 'waiting', waiting, 'deps', deps, 'next', ARGV[i + 3])
-  redis.call('SADD', OPEN, number)
-  if waiting == 0 then redis.call('ZADD', READY, now, number) end
+account(6, 'plan', attempt, epoch)
+for i = retired + 1, following - 1 do
+  local step = ARGV[i]
+  if not ended(slot_get(step, 'state')) then
+    unreserve(step, true)
+    close(step, 'cancelled', 'revision ' .. revision .. ' of the plan dropped it')
+  end
+  slot_set(step, 'settled', 1, 'retired', 1)
+  redis.call('SREM', NEWS, step)
 end
-slot_set('plan', 'state', 'succeeded')
-redis.call('ZREM', FLIGHT, 'plan')
-return { 'stored', revision }
+for i = put + 1, retired - 1, 4 do
+  local step = ARGV[i]
+  redis.call('HSET', SPECS, step, ARGV[i + 1])
+  redis.call('ZREM', READY, step)
+  redis.call('SADD', OPEN, step)
+  renewed(step, 'waiting')
+  slot_set(step, 'deps', ARGV[i + 2], 'anyway', ARGV[i + 3], 'settled', 0, 'next', '')
+end
+for i = following + 1, handled - 1, 2 do slot_set(ARGV[i], 'next', ARGV[i + 1]) end
+for i = put + 1, retired - 1, 4 do
+  local step, anyway = ARGV[i], ARGV[i + 3]
+  local waiting, doomed = 0, nil
+  each(ARGV[i + 2], function(dependency)
+    local state, settled = slot_get(dependency, 'state', 'settled')
+    if state == 'succeeded' then return end
+    if not (ended(state) and settled == '1') then
+      waiting = waiting + 1
+    elseif anyway ~= '1' then
+      doomed = doomed or dependency
+    end
+  end)
+  slot_set(step, 'waiting', waiting)
+  if slot_get(step, 'state') ~= 'waiting' then
+    -- skipped already, with a step before it
+  elseif doomed then
+    close(step, 'skipped', 'step ' .. doomed .. ' did not succeed')
+    event('step_skipped', step, nil, nil, '{"because":' .. doomed .. '}')
+    settle(step)
+  elseif waiting == 0 then
+    make_ready(step, now)
+  end
+end
+
+local approval, edited, paused = run_get('approval_timeout', 'edited', 'paused')
+if status == 'planning' then
+  if set(approval) and not set(edited) then
+    local deadline = now + tonumber(approval)
+    redis.call('HSET', RUN, 'status', 'awaiting_approval', 'approval_until', deadline, 'approval_decision', '')
+    event('approval_awaited', nil, nil, nil, '{"revision":' .. revision .. ',"until_ms":' .. string.format('%.0f', deadline)
+      .. ',"otherwise":"' .. redis.call('HGET', RUN, 'approval_action') .. '","quote":' .. ARGV[5] .. '}')
+  else
+    redis.call('HSET', RUN, 'status', set(paused) and 'paused' or 'running')
+  end
+  redis.call('HSET', RUN, 'backlog', 0, 'feedback', '', 'edited', '')
+else
+  redis.call('HINCRBY', RUN, 'replans', 1)
+end
+local _, again = decided(handled)
+return { 'stored', owed(redis.call('ZCOUNT', READY, '-inf', now) > 0, again) }

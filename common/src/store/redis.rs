@@ -14,14 +14,17 @@ use std::time::Duration;
 
 use super::{
     Account, Advance, Again, ClaimRequest, Claimed, Control, Controlled, Finish, Held, NewRun, Opened, Owed, PlanNote, Put,
-    Reported, Reserved, RunLine, Snapshot, StoreError, StoreTime, Taken, TakenBack,
+    Reported, Reserved, RunLine, Snapshot, StoreError, StoreTime, StoredPlan, Taken, TakenBack,
 };
 use crate::clock::millis;
 use crate::event::Event;
 use crate::id::{RunId, Slot, StepNumber};
-use crate::limits::{CLAIMS_MAX, DEAD_LETTERS_KEPT, RUNS_LISTED_MAX, WAKEUP_INTERVAL_MAX, WAKEUP_SHARDS};
+use crate::limits::{
+    CLAIMS_MAX, CONTROLS_KEPT_MAX, DEAD_LETTERS_KEPT, REJECTIONS_MAX, RUNS_LISTED_MAX, WAKEUP_INTERVAL_MAX, WAKEUP_SHARDS,
+};
 use crate::meter::Need;
 use crate::patch::Revision;
+use crate::plan::OnFailedDependency;
 use crate::run::{Halt, RunStatus, StepRecord};
 
 mod connection;
@@ -87,16 +90,9 @@ impl Redis {
         let index = format!("{}:runs", self.prefix);
         self.connection.command("ZADD", &[&index, "NX", &created_ms, run.as_str()]).await?;
         self.connection.command("ZREMRANGEBYRANK", &[&index, "0", &format!("-{}", RUNS_LISTED_MAX + 1)]).await?;
-        let text = |option: &Option<String>| option.clone().unwrap_or_default();
-        let arguments = vec![
-            new.request.clone(),
-            new.objective.clone(),
-            new.window.to_string(),
-            text(&new.reply_to),
-            text(&new.correlation_id),
-            text(&new.traceparent),
-            format!("{{\"objective_bytes\":{}}}", new.objective.len()),
-        ];
+        let deadline = new.rules.deadline.map_or_else(String::new, |deadline| millis(deadline).to_string());
+        let mut arguments = vec![format!("{{\"objective_bytes\":{}}}", new.objective.len()), deadline];
+        arguments.extend(scripts::new_run(new));
         let mut reply = self.verb(Verb::OpenRun, run, arguments).await?;
         match reply.text()?.as_str() {
             "created" => Ok(Opened::Created),
@@ -150,55 +146,110 @@ impl Redis {
         self.verb(Verb::Journal, run, arguments).await?.held()
     }
 
+    #[expect(clippy::too_many_arguments, reason = "one atomic operation")]
     pub(super) async fn put_plan(
         &self,
-        _id: &RunId,
-        _epoch: u64,
-        _current: u32,
-        _revision: &Revision,
-        _note: &PlanNote,
-        _handled: &[StepNumber],
-        _account: &Account,
+        run: &RunId,
+        epoch: u64,
+        current: u32,
+        revision: &Revision,
+        note: &PlanNote,
+        handled: &[StepNumber],
+        account: &Account,
     ) -> Result<Put, StoreError> {
-        unimplemented!()
+        let stored = StoredPlan { revision: current + 1, note: note.clone(), plan: revision.plan.clone() };
+        let mut arguments = vec![epoch.to_string(), current.to_string(), super::json(&stored), super::json(&note.quote)];
+        scripts::push_account(&mut arguments, account);
+        arguments.push(revision.put.len().to_string());
+        for step in &revision.put {
+            let anyway = step.on_failed_dependency == OnFailedDependency::RunAnyway;
+            arguments.push(step.step_number.to_string());
+            arguments.push(super::json(step));
+            arguments.push(scripts::numbers(&step.depends_on));
+            arguments.push(u8::from(anyway).to_string());
+        }
+        scripts::push_steps(&mut arguments, &revision.retired);
+        let dependents = revision.plan.dependents();
+        arguments.push(revision.plan.steps.len().to_string());
+        for step in &revision.plan.steps {
+            arguments.push(step.step_number.to_string());
+            arguments.push(scripts::numbers(dependents.get(&step.step_number).map_or(&[], Vec::as_slice)));
+        }
+        scripts::push_steps(&mut arguments, handled);
+        let mut reply = self.verb(Verb::PutPlan, run, arguments).await?;
+        match reply.text()?.as_str() {
+            "stored" => Ok(Put::Stored(reply.owed()?)),
+            "moved" => Ok(Put::Moved),
+            _lost => Ok(Put::Lost),
+        }
     }
 
     pub(super) async fn keep_plan(
         &self,
-        _id: &RunId,
-        _epoch: u64,
-        _handled: &[StepNumber],
-        _counts: bool,
-        _account: &Account,
+        run: &RunId,
+        epoch: u64,
+        handled: &[StepNumber],
+        counts: bool,
+        account: &Account,
     ) -> Result<(Held, Owed), StoreError> {
-        unimplemented!()
+        let mut arguments = vec![epoch.to_string(), u8::from(counts).to_string()];
+        scripts::push_account(&mut arguments, account);
+        scripts::push_steps(&mut arguments, handled);
+        self.verb(Verb::KeepPlan, run, arguments).await?.held_and_owed()
     }
 
     pub(super) async fn halt(
         &self,
-        _id: &RunId,
-        _slot: Slot,
-        _epoch: u64,
-        _halt: &Halt,
-        _account: &Account,
+        run: &RunId,
+        slot: Slot,
+        epoch: u64,
+        halt: &Halt,
+        account: &Account,
     ) -> Result<Held, StoreError> {
-        unimplemented!()
+        let mut arguments = vec![slot.to_string(), epoch.to_string(), halt.kind.as_str().to_owned(), halt.reason.clone()];
+        scripts::push_account(&mut arguments, account);
+        self.verb(Verb::Halt, run, arguments).await?.held()
     }
 
-    pub(super) async fn reserve(&self, _id: &RunId, _slot: Slot, _epoch: u64, _need: &Need) -> Result<Reserved, StoreError> {
-        unimplemented!()
+    pub(super) async fn reserve(
+        &self,
+        run: &RunId,
+        slot: Slot,
+        epoch: u64,
+        number: u64,
+        need: &Need,
+    ) -> Result<Reserved, StoreError> {
+        let mut arguments = vec![slot.to_string(), epoch.to_string(), number.to_string()];
+        arguments.extend([need.model_calls, need.tool_calls, need.tokens, need.cost_nanos].map(|n| n.to_string()));
+        let mut reply = self.verb(Verb::Reserve, run, arguments).await?;
+        match reply.text()?.as_str() {
+            "granted" => Ok(Reserved::Granted),
+            "exhausted" => Ok(Reserved::Exhausted { what: reply.text()? }),
+            _lost => Ok(Reserved::Lost),
+        }
     }
 
-    pub(super) async fn control(&self, _id: &RunId, _control: &Control<'_>) -> Result<Controlled, StoreError> {
-        unimplemented!()
+    pub(super) async fn control(&self, run: &RunId, control: &Control<'_>) -> Result<Controlled, StoreError> {
+        let arguments = vec![
+            control.id.to_owned(),
+            control.command.as_str().to_owned(),
+            control.by.to_owned(),
+            control.reason.to_owned(),
+            control.text.to_owned(),
+            control.revision.map_or_else(String::new, |revision| revision.to_string()),
+            run.to_string(),
+            REJECTIONS_MAX.to_string(),
+            CONTROLS_KEPT_MAX.to_string(),
+        ];
+        self.verb(Verb::Control, run, arguments).await?.controlled()
     }
 
     pub(super) async fn control_reply(&self, run: &RunId, id: &str) -> Result<Option<String>, StoreError> {
         Reply::new(self.connection.command("HGET", &[&self.key(run, "controls"), id]).await?).optional_text()
     }
 
-    pub(super) async fn take_ready(&self, _id: &RunId, _token: &str) -> Result<Taken, StoreError> {
-        unimplemented!()
+    pub(super) async fn take_ready(&self, run: &RunId, token: &str) -> Result<Taken, StoreError> {
+        self.verb(Verb::TakeReady, run, vec![token.to_owned()]).await?.taken()
     }
 
     pub(super) async fn report(
@@ -229,18 +280,14 @@ impl Redis {
         after: Duration,
         account: &Account,
     ) -> Result<(Held, Owed), StoreError> {
-        let kind = match again {
-            Again::Retry => "retry",
-            Again::Park => "park",
-            Again::Anew(_) => "anew",
+        let (kind, entry) = match again {
+            Again::Retry => ("retry", String::new()),
+            Again::Park => ("park", String::new()),
+            Again::Anew(entry) => ("anew", entry),
         };
-        let mut arguments = vec![slot.to_string(), epoch.to_string(), kind.to_owned(), millis(after).to_string()];
+        let mut arguments = vec![slot.to_string(), epoch.to_string(), kind.to_owned(), millis(after).to_string(), entry];
         scripts::push_account(&mut arguments, account);
-        let mut reply = self.verb(Verb::Retry, run, arguments).await?;
-        match reply.text()?.as_str() {
-            "kept" => Ok((Held::Kept, reply.owed()?)),
-            _lost => Ok((Held::Lost, Owed::Nothing)),
-        }
+        self.verb(Verb::Retry, run, arguments).await?.held_and_owed()
     }
 
     pub(super) async fn finish(

@@ -1,4 +1,5 @@
--- report: record how a step ended; the first outcome wins. Unblocks or skips what depends on it, and says who must act.
+-- report: record how a step ended; the first outcome wins. Unblocks or skips what depends on it, or asks the planner, and says who
+-- must act.
 -- ARGV 2 step  3 epoch  4 outcome  5 record  6.. usage and events
 -- -> {recorded, owed} | {stale} | {finished, status}
 local step, epoch, outcome = ARGV[2], ARGV[3], ARGV[4]
@@ -15,35 +16,26 @@ end
 redis.call('HSET', RESULTS, step, ARGV[5])
 redis.call('ZREM', FLIGHT, step)
 redis.call('SREM', OPEN, step)
-slot_set(step, 'state', outcome)
+slot_set(step, 'state', outcome, 'since', now)
 account(6, step, attempt, epoch)
-local length, following = slot_get(step, 'journal', 'next')
-for i = 0, tonumber(length or 0) - 1 do redis.call('HDEL', JOURNAL, step .. ':' .. i) end
+forget_journal(step)
 
-local newly_ready = false
+local newly_ready, plan = false, false
+local asks = asks_planner(outcome)
 if outcome == 'succeeded' then
-  each(following, function(dependent)
+  each(slot_get(step, 'next'), function(dependent)
     local waiting = redis.call('HINCRBY', STEPS, dependent .. ':waiting', -1)
     if waiting == 0 and slot_get(dependent, 'state') == 'waiting' then
-      slot_set(dependent, 'state', 'ready')
-      redis.call('ZADD', READY, now, dependent)
+      make_ready(dependent, now)
       newly_ready = true
     end
   end)
-else
-  local failed = { { step, following } }
-  while #failed > 0 do
-    local because, dependents = unpack(table.remove(failed))
-    each(dependents, function(dependent)
-      local state, further = slot_get(dependent, 'state', 'next')
-      if state == 'waiting' then
-        slot_set(dependent, 'state', 'skipped')
-        redis.call('SREM', OPEN, dependent)
-        redis.call('HSET', RESULTS, dependent, '{"outcome":"skipped","error":"step ' .. because .. ' did not succeed"}')
-        event('step_skipped', dependent, nil, nil, '{"because":' .. because .. '}')
-        failed[#failed + 1] = { dependent, further }
-      end
-    end)
-  end
+elseif not asks then
+  newly_ready = settle(step)
 end
-return { 'recorded', owed(newly_ready) }
+if asks then
+  redis.call('SADD', NEWS, step)
+  plan = not plan_is_open()
+  if plan then open_plan('{"after":' .. step .. '}') end
+end
+return { 'recorded', owed(newly_ready, plan) }

@@ -10,14 +10,13 @@ if not state or ended(state) or state == 'waiting' or state == 'ready' then retu
 local leased = tonumber(redis.call('ZSCORE', FLIGHT, slot) or 0) > now
 if state == 'running' and holder ~= ARGV[3] and leased then return { 'kept' } end
 event('taken_back', slot, attempt, nil, ARGV[4])
+unreserve(slot, true)
 local claims = redis.call('HINCRBY', STEPS, slot .. ':claims', 1)
 local poisoned = claims > tonumber(ARGV[5])
 if slot == 'plan' or slot == 'summary' or poisoned then
-  slot_set(slot, 'state', 'dispatched')
+  slot_set(slot, 'state', 'dispatched', 'since', now)
   redis.call('ZADD', FLIGHT, now + patience(0), slot)
   return { poisoned and 'poisoned' or slot }
 end
-slot_set(slot, 'state', 'ready')
-redis.call('ZREM', FLIGHT, slot)
-redis.call('ZADD', READY, now, slot)
-return { 'dispatch' }
+make_ready(slot, now)
+return { drained() and 'summary' or 'dispatch' }

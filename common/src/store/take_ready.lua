@@ -1,11 +1,16 @@
 -- take_ready: mark ready steps dispatched, up to the run's window. The same token gets its own unclaimed steps again, so
--- that a planner that died between this and its last publication loses none.
+-- that a planner that died between this and its last publication loses none. Says as well, once a token, whether the plan is owed.
 -- ARGV 2 token
--- -> {revision, number, attempt, spec, ...}
+-- -> {plan owed: 1 or 0, revision, number, attempt, spec, ...}
 local token = ARGV[2]
-local status, revision, window = unpack(redis.call('HMGET', RUN, 'status', 'revision', 'window'))
-local taken = { tonumber(revision or 0) }
-if status ~= 'running' then return taken end
+local status, revision, window, policy, halted = run_get('status', 'revision', 'window', 'replan', 'halt')
+local taken = { 0, tonumber(revision or 0) }
+if status ~= 'running' or set(halted) then return taken end
+local plan, asked = slot_get('plan', 'state', 'token')
+if plan == 'dispatched' and (not set(asked) or asked == token) then
+  slot_set('plan', 'token', token)
+  taken[1] = 1
+end
 
 local function take(number, attempt)
   taken[#taken + 1] = number
@@ -18,12 +23,13 @@ each(earlier, function(number)
   local state, last, attempt = slot_get(number, 'state', 'token', 'attempt')
   if state == 'dispatched' and last == token then take(number, attempt) end
 end)
-local free = tonumber(window) - redis.call('ZCARD', FLIGHT)
+local free = tonumber(window) - in_flight()
+if policy == 'after_each_step' and plan_is_open() then free = 0 end
 local numbers = {}
 if free > 0 then
   for _, number in ipairs(redis.call('ZRANGEBYSCORE', READY, '-inf', now, 'LIMIT', 0, free)) do
     local attempt, sent = slot_get(number, 'attempt', 'sent')
-    slot_set(number, 'state', 'dispatched', 'token', token, 'sent', tonumber(sent or 0) + 1)
+    slot_set(number, 'state', 'dispatched', 'since', now, 'token', token, 'sent', tonumber(sent or 0) + 1)
     redis.call('ZREM', READY, number)
     redis.call('ZADD', FLIGHT, now + patience(tonumber(sent or 0)), number)
     event('step_dispatched', number, attempt, nil, '{}')

@@ -7,9 +7,11 @@ use serde::Deserialize;
 
 use crate::event::{Event, EventType};
 use crate::id::{RunId, Slot, StepNumber};
-use crate::plan::{Plan, Step};
+use crate::message::ControlReply;
+use crate::plan::Step;
 use crate::run::{RunStatus, StepInput, StepRecord, StepState};
-use crate::store::{Claim, Dispatch, Held, Owed, RunLine, Snapshot, StoreError};
+use crate::store::assemble::{Parts, RunFields, SlotFields, assemble, retired};
+use crate::store::{Claim, Controlled, Dispatch, Held, Owed, RunLine, Snapshot, StoreError, StoredPlan, Taken};
 
 /// An answer, read from the front.
 #[derive(Debug)]
@@ -107,6 +109,7 @@ impl Reply {
 
     pub(super) fn claim(&mut self) -> Result<Claim, StoreError> {
         let (epoch, attempt, parks, text) = (self.number()?, self.number()?, self.number()?, self.text()?);
+        let limited = self.flag()?;
         let spec = self.text()?;
         let step = match spec.as_str() {
             "" => None,
@@ -125,18 +128,39 @@ impl Reply {
                 error: record.error,
             });
         }
-        let limited = self.number::<u8>()? == 1;
         Ok(Claim { epoch, attempt, parks, text, limited, step, journal, inputs })
     }
 
-    pub(super) fn dispatches(mut self) -> Result<Vec<Dispatch>, StoreError> {
-        let revision = self.number()?;
-        let mut dispatches = Vec::new();
+    pub(super) fn held_and_owed(mut self) -> Result<(Held, Owed), StoreError> {
+        match self.text()?.as_str() {
+            "kept" => Ok((Held::Kept, self.owed()?)),
+            _lost => Ok((Held::Lost, Owed::Nothing)),
+        }
+    }
+
+    /// A number that stands for yes or no.
+    fn flag(&mut self) -> Result<bool, StoreError> {
+        Ok(self.number::<u8>()? == 1)
+    }
+
+    pub(super) fn taken(mut self) -> Result<Taken, StoreError> {
+        let (plan, revision) = (self.flag()?, self.number()?);
+        let mut steps = Vec::new();
         while !self.0.is_empty() {
             let _number: u32 = self.number()?;
-            dispatches.push(Dispatch { revision, attempt: self.number()?, step: self.json()? });
+            steps.push(Dispatch { revision, attempt: self.number()?, step: self.json()? });
         }
-        Ok(dispatches)
+        Ok(Taken { steps, plan })
+    }
+
+    pub(super) fn controlled(mut self) -> Result<Controlled, StoreError> {
+        let reply = self.text()?;
+        if reply == "none" {
+            return Ok(Controlled::no_such_run());
+        }
+        let reply: ControlReply = serde_json::from_str(&reply).map_err(|error| unusable("reply", &error.to_string()))?;
+        let (plan, dispatch, summary) = (self.flag()?, self.flag()?, self.flag()?);
+        Ok(Controlled { answer: reply.answer, message: reply.message, status: reply.status, plan, dispatch, summary })
     }
 
     pub(super) fn events(mut self) -> Result<Vec<Event>, StoreError> {
@@ -176,7 +200,40 @@ impl Reply {
         }))
     }
 
-    pub(super) fn snapshot(self, _run: &RunId) -> Result<Option<Snapshot>, StoreError> {
-        unimplemented!()
+    /// Members of a sorted set with their scores.
+    fn scores(self) -> Result<BTreeMap<String, u64>, StoreError> {
+        let fields = self.fields()?;
+        Ok(fields.into_iter().map(|(name, score)| (name, score.parse::<f64>().map_or(0, |score| score as u64))).collect())
+    }
+
+    pub(super) fn snapshot(mut self, run: &RunId) -> Result<Option<Snapshot>, StoreError> {
+        if self.0.is_empty() {
+            return Ok(None);
+        }
+        let now_ms = self.number()?;
+        let fields = self.list()?.fields()?;
+        let plan = match self.text()?.as_str() {
+            "" => StoredPlan::default(),
+            text => serde_json::from_str(text).map_err(|error| unusable("plan", &error.to_string()))?,
+        };
+        let (steps, records) = (self.list()?.fields()?, self.list()?.fields()?);
+        let (flight, ready) = (self.list()?.scores()?, self.list()?.scores()?);
+        let news = self.list()?.texts()?.iter().filter_map(|n| n.parse().ok().map(StepNumber)).collect();
+        let mut specs = self.list()?;
+        let mut all: Vec<Step> = Vec::new();
+        while !specs.0.is_empty() {
+            all.push(specs.json()?);
+        }
+        let slot = |slot: Slot| {
+            let name = slot.to_string();
+            let at = |queue: &BTreeMap<String, u64>| queue.get(&name).copied();
+            SlotFields::read(|field| steps.get(&format!("{name}:{field}")).cloned(), at(&flight), at(&ready))
+        };
+        let record = |step: StepNumber| records.get(&step.to_string()).and_then(|json| serde_json::from_str(json).ok());
+        let run_fields = RunFields::read(|field| fields.get(field).cloned());
+        let in_flight = flight.keys().filter(|name| matches!(Slot::parse(name), Some(Slot::Step(_)))).count() as u64;
+        let retired = retired(all.iter(), &plan);
+        let parts = Parts { now_ms, plan, retired, news, in_flight, slot: &slot, record: &record };
+        Ok(Some(assemble(run, run_fields, parts)))
     }
 }

@@ -5,11 +5,11 @@ use redis::Script;
 use crate::clock::millis;
 use crate::id::StepNumber;
 use crate::limits::{DISPATCH_TIMEOUT, EVENTS_MAX, WAKEUP_INTERVAL_MAX};
-use crate::store::{Account, json};
+use crate::store::{Account, NewRun, RunRules, json};
 
 /// The keys of a run in the order of `KEYS`, see `prelude.lua`.
-pub(super) const RUN_KEYS: [&str; 11] =
-    ["run", "plan", "specs", "steps", "results", "ready", "flight", "open", "journal", "events", "result"];
+pub(super) const RUN_KEYS: [&str; 13] =
+    ["run", "plan", "specs", "steps", "results", "ready", "flight", "open", "journal", "events", "result", "news", "controls"];
 
 /// A script.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -20,6 +20,10 @@ pub(super) enum Verb {
     Release,
     Journal,
     PutPlan,
+    KeepPlan,
+    Halt,
+    Reserve,
+    Control,
     TakeReady,
     Report,
     Retry,
@@ -34,13 +38,17 @@ pub(super) enum Verb {
 const PRELUDE: &str = include_str!("../prelude.lua");
 
 /// Every verb with its text; the order is that of [`Verb`].
-const TEXTS: [(Verb, &str); 15] = [
+const TEXTS: [(Verb, &str); 19] = [
     (Verb::OpenRun, include_str!("../open_run.lua")),
     (Verb::Claim, include_str!("../claim.lua")),
     (Verb::Renew, include_str!("../renew.lua")),
     (Verb::Release, include_str!("../release.lua")),
     (Verb::Journal, include_str!("../journal.lua")),
     (Verb::PutPlan, include_str!("../put_plan.lua")),
+    (Verb::KeepPlan, include_str!("../keep_plan.lua")),
+    (Verb::Halt, include_str!("../halt.lua")),
+    (Verb::Reserve, include_str!("../reserve.lua")),
+    (Verb::Control, include_str!("../control.lua")),
     (Verb::TakeReady, include_str!("../take_ready.lua")),
     (Verb::Report, include_str!("../report.lua")),
     (Verb::Retry, include_str!("../retry.lua")),
@@ -69,6 +77,10 @@ pub(super) fn compile() -> Vec<Script> {
             | Verb::Release
             | Verb::Journal
             | Verb::PutPlan
+            | Verb::KeepPlan
+            | Verb::Halt
+            | Verb::Reserve
+            | Verb::Control
             | Verb::TakeReady
             | Verb::Report
             | Verb::Retry
@@ -83,13 +95,49 @@ pub(super) fn compile() -> Vec<Script> {
 /// Appends usage and events as `account` in `prelude.lua` reads them.
 pub(super) fn push_account(arguments: &mut Vec<String>, account: &Account) {
     let usage = &account.usage;
-    arguments.extend([usage.model_calls, usage.tool_calls, usage.input_tokens, usage.output_tokens].map(|n| n.to_string()));
+    let counts = [usage.model_calls, usage.tool_calls, usage.input_tokens, usage.output_tokens, usage.cost_nanos];
+    arguments.extend(counts.map(|n| n.to_string()));
     arguments.push(u8::from(usage.estimated).to_string());
     arguments.push(account.events.len().to_string());
     for event in &account.events {
         arguments.push(event.kind.as_str().to_owned());
         arguments.push(json(&event.data));
     }
+}
+
+/// Appends a count and as many steps.
+pub(super) fn push_steps(arguments: &mut Vec<String>, steps: &[StepNumber]) {
+    arguments.push(steps.len().to_string());
+    arguments.extend(steps.iter().map(ToString::to_string));
+}
+
+/// The fields of the `run` hash that a new run begins with.
+pub(super) fn new_run(new: &NewRun) -> Vec<String> {
+    let text = |option: &Option<String>| option.clone().unwrap_or_default();
+    let number = |option: Option<u64>| option.map_or_else(String::new, |number| number.to_string());
+    let RunRules { replan, max_replans, approval, deadline: _, budget, reserve } = &new.rules;
+    let fields = [
+        ("objective", new.objective.clone()),
+        ("request", new.request.clone()),
+        ("window", new.window.to_string()),
+        ("reply_to", text(&new.reply_to)),
+        ("correlation_id", text(&new.correlation_id)),
+        ("traceparent", text(&new.traceparent)),
+        ("replan", replan.as_str().to_owned()),
+        ("max_replans", max_replans.to_string()),
+        ("approval_timeout", number(approval.map(|rule| millis(rule.timeout)))),
+        ("approval_action", approval.map_or("", |rule| rule.otherwise.as_str()).to_owned()),
+        ("limited", u8::from(budget.is_limited()).to_string()),
+        ("max_model_calls", number(budget.model_calls)),
+        ("max_tool_calls", number(budget.tool_calls)),
+        ("max_tokens", number(budget.tokens)),
+        ("max_cost_nanos", number(budget.cost_nanos)),
+        ("reserve_model_calls", reserve.model_calls.to_string()),
+        ("reserve_tool_calls", reserve.tool_calls.to_string()),
+        ("reserve_tokens", reserve.tokens.to_string()),
+        ("reserve_cost_nanos", reserve.cost_nanos.to_string()),
+    ];
+    fields.into_iter().flat_map(|(name, value)| [name.to_owned(), value]).collect()
 }
 
 /// Step numbers with commas between them.
