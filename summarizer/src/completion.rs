@@ -61,7 +61,7 @@ async fn summarize(summarizer: &Summarizer, run: &RunId, message_id: &str, redel
         }
     };
     let Some(snapshot) = recorded!(env, env.store.snapshot(run))? else { return Ok(Outcome::Done) };
-    let work = answer(env, &snapshot);
+    let work = answer(env, run, &claim, &snapshot);
     match lease::hold(env, run, Slot::Summary, claim.epoch, lease, &summarizer.drain, work).await {
         Ended::Done(Ok(answer)) => end(summarizer, run, &claim, &snapshot, answer).await?,
         Ended::Done(Err(error)) => fail(summarizer, run, &claim, &snapshot, error).await?,
@@ -86,14 +86,14 @@ async fn fail(
             (Again::Retry, EventType::StepRetried, after)
         }
         LlmError::RateLimited { after, .. } if claim.parks < PARKS_MAX => (Again::Park, EventType::Parked, *after),
-        LlmError::Transient(_) | LlmError::RateLimited { .. } | LlmError::Permanent(_) => {
+        LlmError::Transient(_) | LlmError::RateLimited { .. } | LlmError::Exhausted(_) | LlmError::Permanent(_) => {
             let error = Some(format!("no answer could be written: {error}"));
             return end(summarizer, run, claim, snapshot, Answer { error, ..Answer::default() }).await;
         }
     };
     let data = json!({"error": error.to_string(), "after_ms": millis(after)});
     let account = Account { events: vec![EventDraft::new(kind, data)], ..Account::default() };
-    recorded!(env, env.store.retry(run, Slot::Summary, claim.epoch, again, after, &account))?;
+    recorded!(env, env.store.retry(run, Slot::Summary, claim.epoch, again.clone(), after, &account))?;
     info!(run_id = %run, "run {run}: answering again in {after:?}: {error}");
     Ok(())
 }

@@ -233,6 +233,8 @@ pub struct Control<'a> {
     pub text: &'a str,
     /// The revision that was looked at, if said.
     pub revision: Option<u32>,
+    /// Why it cannot be done wherever the run stands (an edited plan that the validator refuses); empty if it can.
+    pub refused: &'a str,
 }
 
 /// The answer of [`Store::control`].
