@@ -221,9 +221,8 @@ impl<'a> Attempt<'a> {
     pub(crate) fn asked(&mut self, calls: &[ModelCall]) {
         for call in calls {
             self.usage += call.usage;
-            self.account.usage += call.usage;
-            self.account.events.push(call.event("act"));
         }
+        self.account.add(calls, "act");
     }
 
     /// Counts a tool call that was replayed from the journal, so that later calls keep their keys.

@@ -2,7 +2,7 @@
 //! step that is run again goes on from what was already paid for.
 
 use common::limits::{TOOL_CALLS_PER_TURN_MAX, TOOL_TURNS_MAX};
-use common::llm::{Judged, Move, StepTask, Turn};
+use common::llm::{Failed, Judged, Move, StepTask, Turn};
 use common::recorded;
 use common::run::Usage;
 use common::store::{Account, Held};
@@ -107,7 +107,13 @@ impl Attempt<'_> {
             turns,
             last,
         };
-        let reply = self.executor.env.llm.act(&task).await?;
+        let reply = match self.executor.env.llm.act(&task).await {
+            Ok(reply) => reply,
+            Err(Failed { error, calls }) => {
+                self.asked(&calls);
+                return Err(error.into());
+            }
+        };
         self.asked(&reply.calls);
         Ok(match reply.value {
             Move::Call(mut calls) => {

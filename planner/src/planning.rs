@@ -11,7 +11,7 @@ use common::event::{EventDraft, EventType};
 use common::id::{RunId, Slot};
 use common::lease::{self, Ended};
 use common::limits::{CLAIMS_MAX, PARKS_MAX, PLAN_REPAIRS_MAX, RETRY_BACKOFF_MAX, RETRY_BACKOFF_MIN};
-use common::llm::{Feedback, LlmError, PlanDraft, PlanTask, RefusedPlan, Reply};
+use common::llm::{Failed, Feedback, LlmError, PlanDraft, PlanTask, RefusedPlan, Reply};
 use common::message::ObjectiveMessage;
 use common::meter::Meter;
 use common::patch::Revision;
@@ -184,15 +184,18 @@ pub(crate) async fn paid(
     hand: &InHand<'_>,
     round: u32,
     purpose: &str,
-    answered: Result<Reply<PlanDraft>, LlmError>,
+    answered: Result<Reply<PlanDraft>, Failed>,
     account: &mut Account,
 ) -> Result<PlanDraft, Failure> {
     let env = &hand.planner.env;
-    let reply = answered.map_err(Failure::Llm)?;
-    for call in &reply.calls {
-        account.usage += call.usage;
-        account.events.push(call.event(purpose));
-    }
+    let reply = match answered {
+        Ok(reply) => reply,
+        Err(Failed { error, calls }) => {
+            account.add(&calls, purpose);
+            return Err(Failure::Llm(error));
+        }
+    };
+    account.add(&reply.calls, purpose);
     let paid = std::mem::take(account);
     let entry = serde_json::to_string(&reply.value).unwrap_or_default();
     let (epoch, round) = (hand.claim.epoch, round as usize);

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use common::env::Env;
 use common::id::{RunId, Slot};
-use common::llm::{AnswerTask, LlmError, ModelCall};
+use common::llm::{AnswerTask, Failed, LlmError, ModelCall};
 use common::message::{ObjectiveMessage, Respond};
 use common::meter::Meter;
 use common::run::{Halt, HaltKind, Outcome, StepInput, StepView};
@@ -25,7 +25,7 @@ pub struct Answer {
 }
 
 /// Answers from what the steps produced. A cancelled run has no answer, and what exceeds the run's budget is answered without a model.
-pub async fn answer(env: &Env, run: &RunId, claim: &Claim, snapshot: &Snapshot) -> Result<Answer, LlmError> {
+pub async fn answer(env: &Env, run: &RunId, claim: &Claim, snapshot: &Snapshot) -> Result<Answer, Failed> {
     let (view, steps) = (&snapshot.view, &snapshot.view.steps);
     let halted = view.halt.as_ref();
     if let Some(halt) = halted.filter(|halt| halt.kind == HaltKind::Cancelled) {
@@ -48,8 +48,8 @@ pub async fn answer(env: &Env, run: &RunId, claim: &Claim, snapshot: &Snapshot) 
                     let model = reply.calls.last().map(|call| call.model.clone());
                     Ok(Answer { text: Some(reply.value), error: None, model, calls: reply.calls })
                 }
-                Err(LlmError::Exhausted(_)) => Ok(as_they_are()),
-                Err(error) => Err(error),
+                Err(Failed { error: LlmError::Exhausted(_), calls }) => Ok(Answer { calls, ..as_they_are() }),
+                Err(failed) => Err(failed),
             }
         }
     }

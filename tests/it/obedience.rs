@@ -107,7 +107,9 @@ async fn cancel_frees_the_executor() {
         let run = world.submit(json!({"objective": "x", "plan": {"steps": [step(1, "slow", &[])]}})).await;
         running(&world, &run, 1).await;
         world.control(&run, json!({"command": "cancel"})).await;
-        let other = world.run(json!({"objective": "y", "plan": {"steps": [exact(1, "1+1", &[])]}, "options": {"respond": "results"}})).await;
+        let other = world
+            .run(json!({"objective": "y", "plan": {"steps": [exact(1, "1+1", &[])]}, "options": {"respond": "results"}}))
+            .await;
         assert_eq!(other.status, RunStatus::Succeeded);
         world.stop().await;
     })
@@ -277,7 +279,11 @@ async fn at_the_deadline_the_answer_is_written_from_what_exists() {
         let world = with(backend, &fake).await;
         let plan = json!({"steps": [exact(1, "6*7", &[]), step(2, "slow", &[])]});
         let result = world.run(json!({"objective": "x", "plan": plan, "options": {"deadline_secs": 1}})).await;
-        assert_eq!((result.status, outcomes(&result)), (RunStatus::Partial, vec![Outcome::Succeeded, Outcome::Cancelled]), "{result:#?}");
+        assert_eq!(
+            (result.status, outcomes(&result)),
+            (RunStatus::Partial, vec![Outcome::Succeeded, Outcome::Cancelled]),
+            "{result:#?}"
+        );
         assert_eq!(result.halt.unwrap().kind, HaltKind::Deadline);
         assert!(result.final_response.is_some());
         world.stop().await;
@@ -330,7 +336,8 @@ async fn every_wait_has_a_reason() {
     on_both(async |backend| {
         let (fake, gate) = slow_model().await;
         let world = with(backend, &fake).await;
-        let plan = json!({"steps": [step(1, "slow", &[]), step(2, "slow, too", &[]), exact(3, "1+1", &[1, 2]), exact(4, "1+1", &[])]});
+        let plan =
+            json!({"steps": [step(1, "slow", &[]), step(2, "slow, too", &[]), exact(3, "1+1", &[1, 2]), exact(4, "1+1", &[])]});
         let options = json!({"max_parallel_steps": 2, "respond": "results"});
         let run = world.submit(json!({"objective": "x", "plan": plan, "options": options})).await;
         running(&world, &run, 1).await;

@@ -156,7 +156,8 @@ async fn a_re_plan_may_end_the_run() {
             Script::default().plan(|_| three_steps()).act(obey).replan(patch)
         };
         // Step 1 has to be there before the objective can have been reached.
-        let first_then_fail = plan(&[step(1, "please gather", &[]), step(2, "please fail", &[1]), step(3, "please compare", &[2])]);
+        let first_then_fail =
+            plan(&[step(1, "please gather", &[]), step(2, "please fail", &[1]), step(3, "please compare", &[2])]);
         let objective = json!({"objective": "compare", "plan": first_then_fail});
         let (result, ..) = run(backend, script("reached"), objective.clone()).await;
         assert_eq!((result.status, result.revision), (RunStatus::Succeeded, 2), "{result:#?}");
@@ -176,7 +177,9 @@ async fn after_each_step_the_rest_may_be_refined_or_dropped() {
         let chain = plan(&[step(1, "please gather", &[]), step(2, "please compare", &[1]), step(3, "please fail", &[2])]);
         let looks = Arc::new(AtomicUsize::new(0));
         let script = Script::default().act(obey).replan(move |_| match looks.fetch_add(1, Ordering::SeqCst) {
-            0 => json!({"decision": "revise", "reason": "now it is clear", "steps": [step(2, "please refined", &[1])], "drop": []}),
+            0 => {
+                json!({"decision": "revise", "reason": "now it is clear", "steps": [step(2, "please refined", &[1])], "drop": []})
+            }
             _ => json!({"decision": "reached", "reason": "that is all", "steps": [], "drop": []}),
         });
         let options = json!({"replan": "after_each_step"});

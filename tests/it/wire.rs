@@ -4,7 +4,9 @@ use std::fmt::Debug;
 use std::path::PathBuf;
 
 use common::limits::{MESSAGE_BYTES_MAX, OBJECTIVE_BYTES_MAX};
-use common::message::{Body, CompletionMessage, ControlMessage, ControlReply, ObjectiveMessage, ReportMessage, StepMessage, parse};
+use common::message::{
+    Body, CompletionMessage, ControlMessage, ControlReply, ObjectiveMessage, ReportMessage, StepMessage, parse,
+};
 use common::run::RunDocument;
 use serde::Serialize;
 use serde_json::{Value, json};

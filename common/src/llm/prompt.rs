@@ -109,7 +109,8 @@ fn plan_example(tools: &[ToolSpec]) -> (String, String) {
         steps.push(json!({"step_number": number, "description": description, "tool_hint": tool, "depends_on": after, "done_when": done_when}));
         steps.len()
     };
-    for (tool, order, description, done_when) in EXAMPLES.iter().filter(|(name, ..)| tools.iter().any(|spec| spec.name == *name)) {
+    for (tool, order, description, done_when) in EXAMPLES.iter().filter(|(name, ..)| tools.iter().any(|spec| spec.name == *name))
+    {
         orders.push(*order);
         let number = add(description, tool, &[], done_when);
         if *tool == "calculate" {
@@ -214,7 +215,10 @@ pub(super) fn act_verdict(task: &StepTask<'_>, calls: &[(&ToolCall, String)], ju
         // What failed before must not speak against what is there now.
         ("step", &*step(task, if in_its_head { task.lessons } else { &[] })),
         ("given", &given),
-        ("ask", if in_its_head { "Do the step without any tool. Judge whether it is done" } else { "Judge whether the step is done" }),
+        (
+            "ask",
+            if in_its_head { "Do the step without any tool. Judge whether it is done" } else { "Judge whether the step is done" },
+        ),
         ("done", done),
         ("failed", if in_its_head { "it is not" } else { "an output is an error or does not give what is asked for" }),
         ("more", more),

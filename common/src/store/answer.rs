@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use crate::event::EventDraft;
 use crate::id::{RunId, Slot, StepNumber};
+use crate::llm::ModelCall;
 use crate::message::{Answer, Command, ReplanPolicy};
 use crate::meter::Need;
 use crate::plan::{Plan, Step};
@@ -269,6 +270,16 @@ pub struct Account {
     pub usage: Usage,
     /// Entries for the audit trail.
     pub events: Vec<EventDraft>,
+}
+
+impl Account {
+    /// Adds answered requests to a model.
+    pub fn add(&mut self, calls: &[ModelCall], purpose: &str) {
+        for call in calls {
+            self.usage += call.usage;
+            self.events.push(call.event(purpose));
+        }
+    }
 }
 
 /// The answer of [`Store::report`].

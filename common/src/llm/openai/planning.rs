@@ -19,8 +19,7 @@ impl Asker<'_> {
             messages.push(message("user", &prompt::plan_feedback(feedback.text)));
         }
         messages.extend(refused(task.refused.as_ref(), prompt::plan_refused));
-        let shape =
-            Shape { kind: Kind::Plan, name: "plan", schema: plan_schema(task.tools), strict: true, wanted: &["steps"] };
+        let shape = Shape { kind: Kind::Plan, name: "plan", schema: plan_schema(task.tools), strict: true, wanted: &["steps"] };
         let mut found = self.structured(&shape, &messages).await?;
         // A bare list of steps is as clear as a plan.
         found.value = found.value.map(|value| if value.is_array() { json!({"steps": value}) } else { value });

@@ -189,6 +189,3 @@ fn shape(more: bool) -> Shape<'static> {
     });
     Shape { kind: Kind::Verdict, name: "verdict", schema, strict: true, wanted: &["outcome"] }
 }
-
-
-
