@@ -3,6 +3,7 @@
 //! [`SETTINGS`] is the table of all settings: it drives loading ([`Config::load`]), `--print-config` ([`print_config`]) and the
 //! README ([`settings_markdown`]).
 
+use std::collections::BTreeMap;
 use std::fmt;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -13,12 +14,14 @@ use crate::limits;
 use crate::store::{ApprovalRule, ApprovalTimeout};
 
 mod load;
+mod prices;
 mod print;
 mod settings;
 #[cfg(test)]
 mod tests;
 
 pub use load::{ConfigError, Sources};
+pub use prices::Price;
 pub use print::{mask_url, print_config, settings_markdown};
 pub use settings::{Kind, OPENAI_BASE_URL, SETTINGS, Setting};
 
@@ -77,6 +80,9 @@ pub struct LlmConfig {
     pub summarizer_model: Option<String>,
     /// `PLANRELAY_MODEL_TIMEOUT_SECS`: how long one request may take.
     pub timeout: Duration,
+    /// `PLANRELAY_PRICES`: what models cost, by name. A model of a well-known provider that is not listed has the price of the
+    /// bundled catalogue.
+    pub prices: BTreeMap<String, Price>,
 }
 
 impl LlmConfig {

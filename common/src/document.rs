@@ -1,7 +1,7 @@
 //! Makes the result document from a run's snapshot. Pure.
 
 use crate::id::RunId;
-use crate::run::{Outcome, RunDocument, RunStatus, StepResult, StepView, Usage};
+use crate::run::{Halt, HaltKind, Outcome, RunDocument, RunStatus, StepResult, StepView, Usage};
 use crate::store::Snapshot;
 
 /// How a run ended, beside what its snapshot says.
@@ -20,7 +20,10 @@ pub struct Ending {
 }
 
 /// The status that a run with these steps and this ending has.
-pub fn status(steps: &[StepView], ending: &Ending) -> RunStatus {
+pub fn status(steps: &[StepView], halt: Option<&Halt>, ending: &Ending) -> RunStatus {
+    if halt.is_some_and(|halt| halt.kind == HaltKind::Cancelled) {
+        return RunStatus::Cancelled;
+    }
     let succeeded = steps.iter().filter(|step| step.state.outcome() == Some(Outcome::Succeeded)).count();
     match (&ending.final_response, succeeded) {
         (None, _) | (_, 0) => RunStatus::Failed,
@@ -38,7 +41,7 @@ pub fn document(run: &RunId, snapshot: &Snapshot, ending: Ending) -> RunDocument
     RunDocument {
         version: 1,
         run_id: run.clone(),
-        status: status(&view.steps, &ending),
+        status: status(&view.steps, view.halt.as_ref(), &ending),
         objective: view.objective.clone(),
         plan: snapshot.plan.clone(),
         revision: view.revision,
@@ -56,10 +59,11 @@ pub fn document(run: &RunId, snapshot: &Snapshot, ending: Ending) -> RunDocument
 
 fn step_result(view: &StepView) -> StepResult {
     let record = view.record.clone();
+    // A plan that was sent back has steps that never stood anywhere.
     StepResult {
         step_number: view.step.step_number,
         description: view.step.description.clone(),
-        outcome: view.state.outcome().unwrap_or(Outcome::Skipped),
+        outcome: view.state.outcome().unwrap_or(Outcome::Cancelled),
         result: record.as_ref().map_or(serde_json::Value::Null, |r| r.result.clone()),
         error: record.as_ref().and_then(|r| r.error.clone()),
         verdict: record.as_ref().and_then(|r| r.verdict),

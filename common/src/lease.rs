@@ -1,4 +1,5 @@
-//! Working under a lease: renewed at a third of its length, given up when it is lost, given back when the process stops.
+//! Working under a lease: renewed at a third of its length, given up when it is lost or the work is no longer wanted, given back
+//! when the process stops.
 
 use std::time::Duration;
 
@@ -7,7 +8,7 @@ use tracing::{debug, warn};
 
 use crate::env::Env;
 use crate::id::{RunId, Slot};
-use crate::limits::{HANDLE_BACKOFF_MAX, RETRY_BACKOFF_MIN};
+use crate::limits::{HANDLE_BACKOFF_MAX, HOLD_POLL, RETRY_BACKOFF_MIN};
 use crate::store::Held;
 
 /// The stop signal, and how long running work may go on after it.
@@ -63,10 +64,11 @@ pub async fn hold<T>(
     }
 }
 
-/// Renews the lease until it is lost. A store that does not answer loses nothing: the store decides when it is back.
+/// Asks for the lease until it is lost: often, so that work nobody wants any more stops soon; the store renews it when a third of it
+/// has passed. A store that does not answer loses nothing: it decides when it is back.
 async fn lost(env: &Env, run: &RunId, slot: Slot, epoch: u64, lease: Duration) {
     loop {
-        tokio::time::sleep(lease / 3).await;
+        tokio::time::sleep(HOLD_POLL.min(lease / 3)).await;
         match env.store.renew(run, slot, epoch, lease).await {
             Ok(Held::Kept) => {}
             Ok(Held::Lost | Held::Ended) => return,

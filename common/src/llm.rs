@@ -11,7 +11,7 @@ use serde_json::Value;
 
 use crate::config::{LlmConfig, ModelChoice};
 use crate::id::StepNumber;
-use crate::meter::Meter;
+use crate::meter::{Denied, Meter, Need};
 use crate::plan::Plan;
 use crate::run::{RunView, StepInput, Usage, Verdict};
 use crate::tool::{ToolCall, ToolSpec};
@@ -171,6 +171,11 @@ impl Judged {
     pub fn succeeded(result: String) -> Self {
         Self { verdict: Verdict::Succeeded, retryable: false, result, learned: None }
     }
+
+    /// Not done, and another attempt would end the same.
+    pub fn failed(why: String) -> Self {
+        Self { verdict: Verdict::Failed, retryable: false, result: why, learned: None }
+    }
 }
 
 /// Asks for the final answer.
@@ -202,10 +207,26 @@ pub struct ModelCall {
     pub model: String,
     /// How the reply was asked for: `json_schema`, `tool_call`, `json_object`, `prompt`, `text`, or `rules` (offline).
     pub rung: &'static str,
-    /// Tokens; `model_calls` is 1.
+    /// Tokens, and what they cost where a price is known; `model_calls` is 1.
     pub usage: Usage,
     /// How long it took.
     pub duration: Duration,
+}
+
+/// A question without an answer, and the requests that a model answered on the way: they were paid for all the same.
+#[derive(Debug, Clone, PartialEq, thiserror::Error)]
+#[error("{error}")]
+pub struct Failed {
+    /// Why there is no answer.
+    pub error: LlmError,
+    /// The requests.
+    pub calls: Vec<ModelCall>,
+}
+
+impl From<LlmError> for Failed {
+    fn from(error: LlmError) -> Self {
+        Self { error, calls: Vec::new() }
+    }
 }
 
 /// Why a model gave no answer.
@@ -252,37 +273,65 @@ impl Llm {
         }
     }
 
+    /// Whether the price of every request is known; the error names a model without one. The stand-in costs nothing.
+    pub fn has_prices(&self) -> Result<(), String> {
+        match self {
+            Llm::OpenAi(endpoint) => endpoint.has_prices(),
+            Llm::Offline => Ok(()),
+        }
+    }
+
     /// Asks for a plan. The draft is unchecked.
-    pub async fn plan(&self, task: &PlanTask<'_>) -> Result<Reply<PlanDraft>, LlmError> {
+    pub async fn plan(&self, task: &PlanTask<'_>) -> Result<Reply<PlanDraft>, Failed> {
         match self {
             Llm::OpenAi(endpoint) => endpoint.plan(task).await,
-            Llm::Offline => Ok(offline::plan(task)),
+            Llm::Offline => {
+                reserve(task.meter, &offline::NEED).await?;
+                Ok(offline::plan(task))
+            }
         }
     }
 
     /// Asks what is to become of a plan. The patch is unchecked.
-    pub async fn replan(&self, task: &ReplanTask<'_>) -> Result<Reply<PlanDraft>, LlmError> {
+    pub async fn replan(&self, task: &ReplanTask<'_>) -> Result<Reply<PlanDraft>, Failed> {
         match self {
             Llm::OpenAi(endpoint) => endpoint.replan(task).await,
-            Llm::Offline => Ok(offline::replan(task)),
+            Llm::Offline => {
+                reserve(task.meter, &offline::NEED).await?;
+                Ok(offline::replan(task))
+            }
         }
     }
 
     /// Asks for the next move within a step. The move is unchecked.
-    pub async fn act(&self, task: &StepTask<'_>) -> Result<Reply<Move>, LlmError> {
+    pub async fn act(&self, task: &StepTask<'_>) -> Result<Reply<Move>, Failed> {
         match self {
             Llm::OpenAi(endpoint) => endpoint.act(task).await,
-            Llm::Offline => offline::act(task),
+            Llm::Offline => {
+                reserve(task.meter, &offline::NEED).await?;
+                Ok(offline::act(task))
+            }
         }
     }
 
     /// Asks for the final answer: never empty, without reasoning marks.
-    pub async fn answer(&self, task: &AnswerTask<'_>) -> Result<Reply<String>, LlmError> {
+    pub async fn answer(&self, task: &AnswerTask<'_>) -> Result<Reply<String>, Failed> {
         match self {
             Llm::OpenAi(endpoint) => endpoint.answer(task).await,
-            Llm::Offline => Ok(offline::answer(task)),
+            Llm::Offline => {
+                reserve(task.meter, &offline::NEED).await?;
+                Ok(offline::answer(task))
+            }
         }
     }
+}
+
+/// Reserves what one request needs.
+async fn reserve(meter: &Meter, need: &Need) -> Result<(), LlmError> {
+    meter.reserve(need).await.map_err(|denied| match denied {
+        Denied::Exhausted(what) => LlmError::Exhausted(what),
+        Denied::Lost | Denied::Store(_) => LlmError::Permanent(denied.to_string()),
+    })
 }
 
 mod extract;
@@ -302,6 +351,7 @@ impl ModelCall {
             "input_tokens": self.usage.input_tokens,
             "output_tokens": self.usage.output_tokens,
             "estimated": self.usage.estimated,
+            "cost_nanos": self.usage.cost_nanos,
         });
         crate::event::EventDraft::new(crate::event::EventType::ModelCalled, data)
     }

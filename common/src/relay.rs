@@ -79,24 +79,29 @@ pub async fn completion(env: &Env, trace: Trace<'_>, run: &RunId, revision: u32)
     publish(env, trace, vec![(Queue::Completions, "completion", body(&message))]).await;
 }
 
-/// Publishes the result document to the submitter's `reply_to`, if there is one. A queue that does not exist any more, or that
-/// takes nothing, is the submitter's choice: after [`REPLY_TRIES_MAX`] tries the result stays in the store only.
+/// Publishes the result document to the submitter's `reply_to`, if there is one.
 pub async fn reply(env: &Env, run: &RunId, snapshot: &Snapshot, document: String) {
     let Some(queue) = &snapshot.reply_to else { return };
+    answer(env, run, (queue, snapshot.correlation_id.as_deref()), "result", document.into_bytes()).await;
+}
+
+/// Publishes to a queue of somebody who asked. A queue that does not exist any more, or that takes nothing, is their choice: after
+/// [`REPLY_TRIES_MAX`] tries the answer stays in the store only.
+pub async fn answer(env: &Env, run: &RunId, (queue, correlation_id): (&str, Option<&str>), kind: &str, body: Vec<u8>) {
     for tries in 0..REPLY_TRIES_MAX {
-        let mut envelope = Envelope::new(env.ids.unique(), "result", document.clone().into_bytes());
-        envelope.correlation_id = snapshot.correlation_id.clone();
-        match env.broker.publish(Target::Named(queue.clone()), envelope).await {
+        let mut envelope = Envelope::new(env.ids.unique(), kind, body.clone());
+        envelope.correlation_id = correlation_id.map(str::to_owned);
+        match env.broker.publish(Target::Named(queue.to_owned()), envelope).await {
             Ok(()) => return,
             Err(PublishError::Unroutable(_)) => break,
             Err(error @ PublishError::Unconfirmed(_)) => {
                 let wait = backoff(tries, RETRY_BACKOFF_MIN, HANDLE_BACKOFF_MAX, env.ids.fraction());
-                warn!(run_id = %run, "run {run}: reply not confirmed, publishing again in {wait:?}: {error}");
+                warn!(run_id = %run, "run {run}: {kind} not confirmed, publishing again in {wait:?}: {error}");
                 tokio::time::sleep(wait).await;
             }
         }
     }
-    warn!(run_id = %run, "run {run}: reply_to queue {queue} takes no reply, the result stays in the store");
+    warn!(run_id = %run, "run {run}: reply_to queue {queue} takes no {kind}, it stays in the store");
 }
 
 /// Publishes the reply of a run that has ended: for a redelivery, which cannot know whether the first delivery came that far.

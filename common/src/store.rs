@@ -93,7 +93,11 @@ macro_rules! verb {
 impl Store {
     /// Creates the run, or answers with the existing one. Writes the hints first, so that a crash in between loses nothing.
     pub async fn open_run(&self, run: &RunId, new: &NewRun) -> Result<Opened, StoreError> {
-        verb!(self.open_run(run, new))
+        let opened = verb!(self.open_run(run, new))?;
+        if let Some(deadline) = new.rules.deadline.filter(|deadline| *deadline < WAKEUP_INTERVAL_MAX) {
+            self.wake(run, deadline).await?;
+        }
+        Ok(opened)
     }
 
     /// Takes a slot under a lease and a new epoch, or says why not.
@@ -167,11 +171,16 @@ impl Store {
 
     /// Does what somebody wants of the run, once per `control.id`. The first decision wins.
     pub async fn control(&self, run: &RunId, control: &Control<'_>) -> Result<Controlled, StoreError> {
+        // A run that lives again needs somebody to look at it. Hints come first, as at its opening, and again afterwards: a poll between
+        // the two has used the first one up on a run that had ended.
         if control.command == Command::Retry {
-            // A run that lives again needs somebody to look at it; hints come first, as at its opening.
-            self.wake(run, WAKEUP_INTERVAL_MAX).await?;
+            self.wake(run, Duration::ZERO).await?;
         }
-        verb!(self.control(run, control))
+        let controlled = verb!(self.control(run, control))?;
+        if control.command == Command::Retry && controlled.status.is_some_and(|status| !status.is_final()) {
+            self.wake(run, Duration::ZERO).await?;
+        }
+        Ok(controlled)
     }
 
     /// What became of the command with this id, if it has been looked at.

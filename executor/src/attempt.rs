@@ -1,19 +1,33 @@
-//! One attempt of a step, under its lease: an exact tool call, or the tool loop with a model.
+//! One attempt of a step, under its lease: an exact tool call, or the tool loop with a model. What comes out has been judged.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use common::event::{EventDraft, EventType};
-use common::id::Slot;
-use common::llm::{LlmError, ModelCall};
+use common::id::{Slot, StepNumber};
+use common::llm::{Judged, LlmError, ModelCall, Move, Turn};
 use common::message::StepMessage;
+use common::meter::{Denied, Meter, Need};
+use common::plan::Step;
 use common::reference::resolve;
-use common::run::Usage;
+use common::run::{Outcome, Usage, Verdict};
 use common::store::{Account, Claim};
 use common::tool::ToolCall;
 use serde_json::{Value, json};
 
 use crate::Executor;
 use crate::tool::{CallContext, Called};
+
+/// What an attempt came to, when the step is done.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Done {
+    /// The step's result.
+    pub result: Value,
+    /// What the model made of it; `None` where no model judged.
+    pub verdict: Option<Verdict>,
+    /// What was learned on the way.
+    pub learned: Option<String>,
+}
 
 /// Why an attempt has no result.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -29,6 +43,19 @@ pub enum Failure {
     },
     /// Another attempt would end the same.
     Permanent(String),
+    /// The model came to an end and judged that the step is not done.
+    Judged {
+        /// Failed or impossible.
+        verdict: Verdict,
+        /// Whether another attempt, from the beginning, may succeed.
+        retryable: bool,
+        /// What is wrong.
+        why: String,
+        /// What was learned on the way.
+        learned: Option<String>,
+    },
+    /// The run's budget is used up.
+    Exhausted(String),
     /// The lease is lost; nothing is to be recorded.
     Lost,
 }
@@ -38,7 +65,31 @@ impl From<LlmError> for Failure {
         match error {
             LlmError::Transient(why) => Failure::Transient(why),
             LlmError::RateLimited { why, after } => Failure::RateLimited { why, after },
+            LlmError::Exhausted(why) => Failure::Exhausted(why),
             LlmError::Permanent(why) => Failure::Permanent(why),
+        }
+    }
+}
+
+impl From<Denied> for Failure {
+    fn from(denied: Denied) -> Self {
+        match denied {
+            Denied::Exhausted(why) => Failure::Exhausted(why),
+            Denied::Lost => Failure::Lost,
+            Denied::Store(error) => Failure::Permanent(error.to_string()),
+        }
+    }
+}
+
+impl TryFrom<Judged> for Done {
+    type Error = Failure;
+
+    fn try_from(judged: Judged) -> Result<Self, Failure> {
+        let Judged { verdict, retryable, result, learned } = judged;
+        match verdict {
+            Verdict::Succeeded => Ok(Self { result: Value::String(result), verdict: Some(verdict), learned }),
+            Verdict::Failed => Err(Failure::Judged { verdict, retryable, why: result, learned }),
+            Verdict::Impossible => Err(Failure::Judged { verdict, retryable: false, why: result, learned }),
         }
     }
 }
@@ -47,24 +98,40 @@ impl From<LlmError> for Failure {
 pub struct Attempt<'a> {
     /// What it may use.
     pub(crate) executor: &'a Executor,
-    /// The message that started it.
+    /// The run and the step.
     pub(crate) message: &'a StepMessage,
     /// The claim under which it runs.
     pub(crate) claim: &'a Claim,
+    /// Who pays for calls.
+    pub(crate) meter: Meter,
+    /// Why earlier attempts came to nothing, oldest first.
+    pub lessons: Vec<String>,
     /// All that was used for the step, turns replayed from the journal included.
     pub usage: Usage,
     /// Usage and events that the store does not know yet.
     pub account: Account,
     /// The last tool that gave something.
     pub tool: Option<String>,
-    /// Tool calls made, for idempotency keys.
-    calls: usize,
+    /// Tool calls made, over all attempts, for idempotency keys.
+    pub(crate) calls: usize,
 }
 
 impl<'a> Attempt<'a> {
     /// An attempt that has not begun.
     pub fn new(executor: &'a Executor, message: &'a StepMessage, claim: &'a Claim) -> Self {
-        Self { executor, message, claim, usage: Usage::default(), account: Account::default(), tool: None, calls: 0 }
+        let slot = Slot::Step(message.step_number);
+        let meter = Meter::of(&executor.env, &message.run_id, slot, claim.epoch, claim.limited);
+        Self {
+            executor,
+            message,
+            claim,
+            meter,
+            lessons: Vec::new(),
+            usage: Usage::default(),
+            account: Account::default(),
+            tool: None,
+            calls: 0,
+        }
     }
 
     /// The slot under which everything is recorded.
@@ -72,33 +139,63 @@ impl<'a> Attempt<'a> {
         Slot::Step(self.message.step_number)
     }
 
-    /// Runs to a result within the step's time.
-    pub async fn run(&mut self) -> Result<Value, Failure> {
+    /// The step as it stands in the plan; a message may be older than that.
+    pub(crate) fn step(&self) -> Option<&'a Step> {
+        self.claim.step.as_ref()
+    }
+
+    /// Runs to a result within the step's time. What does not pass the step's own check has failed.
+    pub async fn run(&mut self) -> Result<Done, Failure> {
         let limit = self.executor.config.step_timeout;
-        let claim = self.claim;
+        let step = self.step();
         let work = async {
-            match claim.step.as_ref().and_then(|step| Some((step.tool_hint.as_ref()?, step.arguments.as_ref()?))) {
-                Some((tool, arguments)) => self.exact(tool, arguments).await,
+            match step.and_then(|step| Some((step, step.tool_hint.as_ref()?, step.arguments.as_ref()?))) {
+                Some((step, tool, arguments)) => self.exact(step, tool, arguments).await,
                 None => self.turns().await,
             }
         };
-        match tokio::time::timeout(limit, work).await {
-            Ok(result) => result,
-            Err(_elapsed) => Err(Failure::Permanent(format!("the step did not end within {limit:?}"))),
+        let done = match tokio::time::timeout(limit, work).await {
+            Ok(result) => result?,
+            Err(_elapsed) => return Err(Failure::Permanent(format!("the step did not end within {limit:?}"))),
+        };
+        match step.and_then(|step| step.check.as_ref()).map_or(Ok(()), |check| check.holds(&done.result)) {
+            Ok(()) => Ok(done),
+            Err(why) => Err(Failure::Permanent(format!("the check on the result failed: {why}"))),
         }
     }
 
-    /// Calls the step's tool with exactly its arguments; no model is asked. Nothing is journaled: the outcome follows at once.
-    async fn exact(&mut self, tool: &str, arguments: &Value) -> Result<Value, Failure> {
-        let claim = self.claim;
-        let result_of = |number| claim.inputs.iter().find(|input| input.step_number == number).map(|input| &input.result);
-        let arguments = resolve(arguments, &result_of).map_err(Failure::Permanent)?;
-        let called = self.call(&ToolCall { tool: tool.to_owned(), arguments }).await;
-        called.output.map_err(|why| Failure::Permanent(format!("{tool}: {why}")))
+    /// Calls the step's tool with exactly its arguments. No model is asked, but to judge the output where the plan says what "done"
+    /// means. Nothing is journaled: the outcome follows at once.
+    async fn exact(&mut self, step: &Step, tool: &str, arguments: &Value) -> Result<Done, Failure> {
+        let results = self.results();
+        let arguments = resolve(arguments, &|number| results.get(&number)).map_err(Failure::Permanent)?;
+        let call = ToolCall { tool: tool.to_owned(), arguments };
+        let output = self.call(&call).await?.output.map_err(|why| Failure::Permanent(format!("{tool}: {why}")))?;
+        if step.done_when.is_none() {
+            return Ok(Done { result: output, ..Done::default() });
+        }
+        let turns = [Turn::Moved(Move::Call(vec![call])), Turn::Returned { index: 0, output: Ok(output.clone()) }];
+        match self.ask(&turns, true).await? {
+            Move::Conclude(judged) => Ok(Done { result: output, ..Done::try_from(judged)? }),
+            Move::Unusable { complaint, .. } => Err(Failure::Transient(format!("the result could not be judged: {complaint}"))),
+            Move::Call(_) => Err(Failure::Transient("the result could not be judged: the model called a tool".to_owned())),
+        }
     }
 
-    /// Calls a tool and takes note of it.
-    pub(crate) async fn call(&mut self, call: &ToolCall) -> Called {
+    /// What references stand for: the results of the steps before, or, of one that did not succeed, `{"error": …, "outcome": …}`.
+    fn results(&self) -> BTreeMap<StepNumber, Value> {
+        let value = |input: &common::run::StepInput| match input.outcome {
+            Outcome::Succeeded => input.result.clone(),
+            Outcome::Failed | Outcome::Skipped | Outcome::Cancelled => {
+                json!({"error": input.error, "outcome": input.outcome})
+            }
+        };
+        self.claim.inputs.iter().map(|input| (input.step_number, value(input))).collect()
+    }
+
+    /// Calls a tool, if the run's budget allows it, and takes note of it.
+    pub(crate) async fn call(&mut self, call: &ToolCall) -> Result<Called, Failure> {
+        self.meter.reserve(&Need { tool_calls: 1, ..Need::default() }).await?;
         let context = CallContext::new(&self.message.run_id, self.message.step_number, self.calls);
         self.calls += 1;
         let called = self.executor.tools.call(call, &context).await;
@@ -117,16 +214,15 @@ impl<'a> Attempt<'a> {
         if called.output.is_ok() {
             self.tool = Some(call.tool.clone());
         }
-        called
+        Ok(called)
     }
 
     /// Takes note of answered model requests.
     pub(crate) fn asked(&mut self, calls: &[ModelCall]) {
         for call in calls {
             self.usage += call.usage;
-            self.account.usage += call.usage;
-            self.account.events.push(call.event("act"));
         }
+        self.account.add(calls, "act");
     }
 
     /// Counts a tool call that was replayed from the journal, so that later calls keep their keys.

@@ -19,7 +19,7 @@ use tokio::time::Instant;
 use tracing::{debug, info};
 
 use crate::Executor;
-use crate::attempt::{Attempt, Failure};
+use crate::attempt::{Attempt, Done, Failure};
 
 /// The message in hand.
 struct InHand<'a> {
@@ -90,8 +90,13 @@ async fn run_claimed(executor: &Executor, hand: &InHand<'_>, claim: Claim) -> Re
     let ended = lease::hold(env, run, slot, claim.epoch, executor.config.lease, &executor.drain, attempt.run()).await;
     match ended {
         Ended::Done(result) => {
+            let anew = match &result {
+                Err(Failure::Judged { why, learned, .. }) => attempt.lesson(why, learned.as_deref()),
+                Ok(_) | Err(_) => String::new(),
+            };
             let Attempt { usage, account, tool, .. } = attempt;
-            conclude(executor, hand, &claim, Work { result, usage, account, tool, duration: started.elapsed() }).await?;
+            let work = Work { result, anew, usage, account, tool, duration: started.elapsed() };
+            conclude(executor, hand, &claim, work).await?;
             Ok(Outcome::Done)
         }
         // Whoever holds the step now has a message of its own, or this very one came back to it.
@@ -102,7 +107,9 @@ async fn run_claimed(executor: &Executor, hand: &InHand<'_>, claim: Claim) -> Re
 
 /// What an attempt came to.
 struct Work {
-    result: Result<Value, Failure>,
+    result: Result<Done, Failure>,
+    /// The journal with which another attempt would begin from nothing.
+    anew: String,
     /// All that the attempt used.
     usage: Usage,
     /// The part of it that the store does not know yet.
@@ -114,7 +121,8 @@ struct Work {
 impl Default for Work {
     fn default() -> Self {
         Self {
-            result: Ok(Value::Null),
+            result: Ok(Done::default()),
+            anew: String::new(),
             usage: Usage::default(),
             account: Account::default(),
             tool: None,
@@ -126,36 +134,35 @@ impl Default for Work {
 /// Stores what the attempt came to, then tells who must act.
 async fn conclude(executor: &Executor, hand: &InHand<'_>, claim: &Claim, work: Work) -> Result<(), StoreError> {
     let attempts = executor.config.step_attempts;
-    match work.result {
-        Ok(ref result) => match oversized(result) {
-            None => end(executor, hand, claim, work, None).await,
-            Some(why) => end(executor, hand, claim, work, Some(why)).await,
-        },
-        Err(Failure::Transient(ref why)) if claim.attempt < attempts => {
-            let after = backoff(claim.attempt - 1, RETRY_BACKOFF_MIN, RETRY_BACKOFF_MAX, executor.env.ids.fraction());
-            let why = why.clone();
-            give_back(executor, hand, claim, work.account, (Again::Retry, after, why)).await
+    let more = claim.attempt < attempts;
+    let backed_off = || backoff(claim.attempt - 1, RETRY_BACKOFF_MIN, RETRY_BACKOFF_MAX, executor.env.ids.fraction());
+    let tried = |why: &str| format!("{why} (attempt {} of {attempts})", claim.attempt);
+    let (again, after, why) = match &work.result {
+        Ok(done) => {
+            let oversized = oversized(&done.result);
+            return end(executor, hand, claim, work, oversized).await;
         }
-        Err(Failure::RateLimited { after, ref why }) if claim.parks < PARKS_MAX => {
+        Err(Failure::Lost) => return Ok(()),
+        Err(Failure::Transient(why)) if more => (Again::Retry, backed_off(), why.clone()),
+        Err(Failure::Judged { retryable: true, why, .. }) if more => (Again::Anew(work.anew), backed_off(), why.clone()),
+        Err(Failure::RateLimited { after, why }) if claim.parks < PARKS_MAX => {
             // Not all who were told the same time should come back at the same moment.
-            let after = after.mul_f64(1.0 + executor.env.ids.fraction() / 4.0);
-            let why = why.clone();
-            give_back(executor, hand, claim, work.account, (Again::Park, after, why)).await
+            (Again::Park, after.mul_f64(1.0 + executor.env.ids.fraction() / 4.0), why.clone())
         }
-        Err(Failure::Transient(ref why)) => {
-            let why = format!("{why} (attempt {} of {attempts})", claim.attempt);
-            end(executor, hand, claim, work, Some(why)).await
+        Err(Failure::Transient(why) | Failure::Judged { retryable: true, why, .. }) => {
+            let why = tried(why);
+            return end(executor, hand, claim, work, Some(why)).await;
         }
-        Err(Failure::RateLimited { ref why, .. }) => {
+        Err(Failure::RateLimited { why, .. }) => {
             let why = format!("{why} (after {PARKS_MAX} waits)");
-            end(executor, hand, claim, work, Some(why)).await
+            return end(executor, hand, claim, work, Some(why)).await;
         }
-        Err(Failure::Permanent(ref why)) => {
+        Err(Failure::Permanent(why) | Failure::Judged { why, .. } | Failure::Exhausted(why)) => {
             let why = why.clone();
-            end(executor, hand, claim, work, Some(why)).await
+            return end(executor, hand, claim, work, Some(why)).await;
         }
-        Err(Failure::Lost) => Ok(()),
-    }
+    };
+    give_back(executor, hand, claim, work.account, (again, after, why)).await
 }
 
 /// Why a result cannot be stored, if it is too large.
@@ -164,23 +171,30 @@ fn oversized(result: &Value) -> Option<String> {
     (bytes > RESULT_BYTES_MAX).then(|| format!("the result has {bytes} bytes, the limit is {RESULT_BYTES_MAX}"))
 }
 
-/// Reports the step's outcome: failed with `error`, else succeeded.
+/// What is recorded of a step that ended: as its attempt says, or not succeeded for `error`.
+fn record(executor: &Executor, work: &Work, error: Option<String>) -> StepRecord {
+    let (outcome, verdict, learned) = match (&work.result, &error) {
+        (Ok(done), None) => (StepOutcome::Succeeded, done.verdict, done.learned.clone()),
+        (Err(Failure::Judged { verdict, learned, .. }), _) => (StepOutcome::Failed, Some(*verdict), learned.clone()),
+        (Err(Failure::Exhausted(_)), _) => (StepOutcome::Cancelled, None, None),
+        (Ok(_) | Err(_), _) => (StepOutcome::Failed, None, None),
+    };
+    let result = match (&work.result, outcome) {
+        (Ok(done), StepOutcome::Succeeded) => done.result.clone(),
+        (Ok(_) | Err(_), _) => Value::Null,
+    };
+    let (tool, worker) = (work.tool.clone(), Some(executor.env.worker.to_string()));
+    StepRecord { outcome, result, error, tool, usage: work.usage, duration_ms: millis(work.duration), worker, verdict, learned }
+}
+
+/// Reports the step's outcome: not succeeded for `error`, if there is one.
 async fn end(executor: &Executor, hand: &InHand<'_>, claim: &Claim, work: Work, error: Option<String>) -> Result<(), StoreError> {
     let env = &executor.env;
     let (run, step) = (&hand.message.run_id, hand.message.step_number);
-    let outcome = if error.is_none() { StepOutcome::Succeeded } else { StepOutcome::Failed };
-    let duration_ms = millis(work.duration);
-    let record = StepRecord {
-        outcome,
-        result: if error.is_none() { work.result.unwrap_or_default() } else { Value::Null },
-        error: error.clone(),
-        tool: work.tool.clone(),
-        usage: work.usage,
-        duration_ms,
-        worker: Some(env.worker.to_string()),
-    };
+    let record = record(executor, &work, error.clone());
+    let (outcome, duration_ms) = (record.outcome, record.duration_ms);
     let mut account = work.account;
-    let data = json!({"outcome": outcome, "error": error, "duration_ms": duration_ms, "worker": &*env.worker, "tool": work.tool});
+    let data = json!({"outcome": outcome, "error": error, "duration_ms": duration_ms, "worker": &*env.worker, "tool": work.tool, "verdict": record.verdict, "learned": record.learned});
     account.events.push(EventDraft::new(EventType::StepFinished, data));
     match recorded!(env, env.store.report(run, step, claim.epoch, &record, &account))? {
         Reported::Recorded(owed) => {
@@ -208,12 +222,12 @@ async fn give_back(
     let env = &executor.env;
     let (run, step) = (&hand.message.run_id, hand.message.step_number);
     let kind = match again {
-        Again::Retry => EventType::StepRetried,
+        Again::Retry | Again::Anew(_) => EventType::StepRetried,
         Again::Park => EventType::Parked,
     };
     account.events.push(EventDraft::new(kind, json!({"error": why, "after_ms": millis(after)})));
     let slot = Slot::Step(step);
-    let retried = recorded!(env, env.store.retry(run, slot, claim.epoch, again, after, &account))?;
+    let retried = recorded!(env, env.store.retry(run, slot, claim.epoch, again.clone(), after, &account))?;
     info!(run_id = %run, step = %step, attempt = claim.attempt, "run {run} step {step}: again in {after:?}: {why}");
     if let (Held::Kept, owed) = retried {
         tell(executor, hand, StepOutcome::Failed, owed).await;

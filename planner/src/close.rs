@@ -8,10 +8,10 @@ use common::recorded;
 use common::relay;
 use common::run::{Outcome, StepRecord};
 use common::store::{Account, Claim, ClaimRequest, Claimed, Owed, Reported, StoreError};
-use serde_json::{Value, json};
+use serde_json::json;
 use tracing::warn;
 
-use crate::{Planner, planning};
+use crate::{Planner, dispatch, planning};
 
 /// Ends `slot` as failed for `why`: a step reports, the plan or the summary ends the run.
 pub async fn close(planner: &Planner, run: &RunId, slot: Slot, why: &str) -> Result<(), StoreError> {
@@ -30,22 +30,21 @@ pub async fn close(planner: &Planner, run: &RunId, slot: Slot, why: &str) -> Res
     warn!(run_id = %run, slot = %slot, "run {run} slot {slot}: closed as failed, {why}");
     match slot {
         Slot::Step(step) => close_step(planner, run, step, &claim, why).await,
-        Slot::Plan => planning::end(planner, run, &claim, why.to_owned(), Account::default()).await,
+        Slot::Plan => match planning::give_up(planner, run, &claim, why).await? {
+            Owed::Summary => {
+                relay::completion(env, None, run, 1).await;
+                Ok(())
+            }
+            Owed::Planner | Owed::Nothing => dispatch::dispatch(planner, None, run, &env.ids.unique()).await,
+        },
         Slot::Summary => close_summary(planner, run, &claim, why).await,
     }
 }
 
 async fn close_step(planner: &Planner, run: &RunId, step: StepNumber, claim: &Claim, why: &str) -> Result<(), StoreError> {
     let env = &planner.env;
-    let record = StepRecord {
-        outcome: Outcome::Failed,
-        result: Value::Null,
-        error: Some(why.to_owned()),
-        tool: None,
-        usage: common::run::Usage::default(),
-        duration_ms: 0,
-        worker: Some(env.worker.to_string()),
-    };
+    let record =
+        StepRecord { worker: Some(env.worker.to_string()), ..StepRecord::without_result(Outcome::Failed, why.to_owned()) };
     let data = json!({"outcome": record.outcome, "error": why, "duration_ms": 0, "worker": &*env.worker});
     let account = Account { events: vec![EventDraft::new(EventType::StepFinished, data)], ..Account::default() };
     match recorded!(env, env.store.report(run, step, claim.epoch, &record, &account))? {

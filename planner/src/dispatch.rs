@@ -1,4 +1,4 @@
-//! Dispatch: publish every step that is ready, up to the run's window.
+//! Dispatch: publish every step that is ready, up to the run's window, and ask for the plan where it is owed.
 
 use common::id::RunId;
 use common::recorded;
@@ -12,10 +12,14 @@ use crate::Planner;
 /// that died before the last confirm loses none.
 pub async fn dispatch(planner: &Planner, trace: Trace<'_>, run: &RunId, token: &str) -> Result<(), StoreError> {
     let env = &planner.env;
-    let ready = recorded!(env, env.store.take_ready(run, token))?;
-    if !ready.is_empty() {
-        debug!(run_id = %run, steps = ready.len(), "run {run}: dispatching {} steps", ready.len());
-        relay::steps(env, trace, run, ready).await;
+    let taken = recorded!(env, env.store.take_ready(run, token))?;
+    if !taken.steps.is_empty() {
+        debug!(run_id = %run, steps = taken.steps.len(), "run {run}: dispatching {} steps", taken.steps.len());
+        relay::steps(env, trace, run, taken.steps).await;
+    }
+    if taken.plan {
+        // Planning takes its time: it belongs to a message of its own, so that dispatch never waits for a model.
+        relay::objective(env, run).await?;
     }
     Ok(())
 }

@@ -1,7 +1,7 @@
 //! Turns objectives into plans and plans into dispatched steps. The only publisher of steps.
 //!
-//! One file per message: [`objective`], [`report`], [`dead`]. [`planning`] asks for a plan, [`dispatch`] publishes what is
-//! ready, [`wakeup`] looks at runs whose time has come, [`close`] ends what nothing else can.
+//! One file per message: [`objective`], [`report`], [`control`], [`dead`]. [`planning`] asks for a plan, [`replanning`] for its
+//! revision, [`dispatch`] publishes what is ready, [`wakeup`] looks at runs whose time has come, [`close`] ends what nothing else can.
 
 use common::config::{Config, RunConfig};
 use common::env::Env;
@@ -14,10 +14,12 @@ use common::worker;
 use tokio_util::sync::CancellationToken;
 
 pub mod close;
+pub mod control;
 pub mod dead;
 pub mod dispatch;
 pub mod objective;
 pub mod planning;
+pub mod replanning;
 pub mod report;
 pub mod wakeup;
 
@@ -42,7 +44,7 @@ impl Planner {
     }
 }
 
-/// Consumes objectives, reports and dead letters, and wakes runs up, until `stop`; then ends what runs within the grace period.
+/// Consumes objectives, reports, commands and dead letters, and wakes runs up, until `stop`; then ends what runs within the grace period.
 pub async fn run(env: Env, config: &Config, stop: CancellationToken) -> anyhow::Result<()> {
     let drain = Drain { stop: stop.clone(), grace: config.run.shutdown_grace };
     let tools = builtin(config.tools.search_dir.is_some());
@@ -64,6 +66,13 @@ pub async fn run(env: Env, config: &Config, stop: CancellationToken) -> anyhow::
             async move { report::handle(&planner, &envelope).await }
         })
     };
+    let controls = {
+        let planner = on(&planner);
+        worker::work(broker, Queue::Controls, concurrency, grace, stop.clone(), move |envelope, _redelivered| {
+            let planner = planner.clone();
+            async move { control::handle(&planner, &envelope).await }
+        })
+    };
     let dead_letters = {
         let planner = on(&planner);
         worker::work(broker, Queue::Dead, 1, grace, stop.clone(), move |envelope, _redelivered| {
@@ -71,6 +80,6 @@ pub async fn run(env: Env, config: &Config, stop: CancellationToken) -> anyhow::
             async move { dead::handle(&planner, &envelope).await }
         })
     };
-    tokio::join!(objectives, reports, dead_letters, wakeup::poll(&planner, stop));
+    tokio::join!(objectives, reports, controls, dead_letters, wakeup::poll(&planner, stop));
     Ok(())
 }

@@ -1,12 +1,16 @@
 //! An `objectives` message: open the run, plan it, dispatch its first steps.
 
+use std::time::Duration;
+
 use common::broker::{Envelope, Target, backoff};
 use common::id::RunId;
-use common::limits::{HANDLE_BACKOFF_MAX, RETRY_BACKOFF_MIN};
-use common::message::{self, ObjectiveMessage, Queue};
+use common::limits::{ANSWER_TOKENS_RESERVE, DEADLINE_RESERVE_MAX, HANDLE_BACKOFF_MAX, RETRY_BACKOFF_MIN};
+use common::message::{self, Approve, ObjectiveMessage, Options, Queue, Respond};
+use common::meter::Need;
 use common::recorded;
 use common::relay;
-use common::store::{NewRun, Opened, StoreError};
+use common::run::Budget;
+use common::store::{ApprovalRule, NewRun, Opened, RunRules, StoreError};
 use common::worker::Outcome;
 use tracing::{info, warn};
 
@@ -71,6 +75,7 @@ async fn open_and_plan(
         reply_to: envelope.reply_to.clone(),
         correlation_id: envelope.correlation_id.clone(),
         traceparent: envelope.traceparent.clone(),
+        rules: rules(planner, &message.options),
     };
     match recorded!(env, env.store.open_run(run, &new))? {
         Opened::Created => info!(run_id = %run, "run {run}: opened"),
@@ -91,4 +96,34 @@ async fn open_and_plan(
         Opened::Exists(_live) => {}
     }
     planning::plan_and_dispatch(planner, run, envelope, redelivered).await
+}
+
+/// What the submitter asks for, within what the deployment allows.
+fn rules(planner: &Planner, options: &Options) -> RunRules {
+    let allowed = &planner.config;
+    let timeout = options.approval_timeout_secs.map_or(allowed.approval.timeout, Duration::from_secs);
+    let budget = Budget {
+        model_calls: options.max_model_calls,
+        tool_calls: options.max_tool_calls,
+        tokens: options.max_tokens,
+        cost_nanos: options.max_cost.map(|cost| (cost * 1e9).round() as u64),
+    };
+    let part = |limit: Option<u64>| limit.unwrap_or(0) / 5;
+    let reserve = match options.respond {
+        Respond::Results => Need::default(),
+        Respond::Answer => Need {
+            model_calls: 1,
+            tool_calls: 0,
+            tokens: part(budget.tokens).min(ANSWER_TOKENS_RESERVE),
+            cost_nanos: part(budget.cost_nanos),
+        },
+    };
+    RunRules {
+        replan: options.replan,
+        max_replans: options.max_replans.unwrap_or(allowed.max_replans).min(allowed.max_replans),
+        approval: options.approve.map(|Approve::Plan| ApprovalRule { timeout, ..allowed.approval }),
+        deadline: options.deadline_secs.map(Duration::from_secs).map(|all| all - (all / 10).min(DEADLINE_RESERVE_MAX)),
+        budget,
+        reserve,
+    }
 }

@@ -1,4 +1,5 @@
-//! Planning: under the run's plan lease, get a plan that passes the validator, store it, and dispatch its first steps.
+//! Planning: under the run's plan lease, get a plan that passes the validator, store it, and dispatch its first steps. A run that has
+//! its plan is [`crate::replanning`]'s.
 
 use std::time::Duration;
 
@@ -10,21 +11,25 @@ use common::event::{EventDraft, EventType};
 use common::id::{RunId, Slot};
 use common::lease::{self, Ended};
 use common::limits::{CLAIMS_MAX, PARKS_MAX, PLAN_REPAIRS_MAX, RETRY_BACKOFF_MAX, RETRY_BACKOFF_MIN};
-use common::llm::{LlmError, PlanDraft, PlanTask, RefusedPlan};
+use common::llm::{Failed, Feedback, LlmError, PlanDraft, PlanTask, RefusedPlan, Reply};
 use common::message::ObjectiveMessage;
+use common::meter::Meter;
+use common::patch::Revision;
 use common::plan::{Plan, check};
+use common::quote::quote;
 use common::recorded;
 use common::relay;
-use common::store::{Account, Again, Claim, ClaimRequest, Claimed, Held, StoreError};
+use common::run::RunStatus;
+use common::store::{Account, Again, Claim, ClaimRequest, Claimed, Held, Owed, PlanNote, Put, Snapshot, StoreError};
 use common::worker::Outcome;
 use serde_json::json;
 use tracing::{debug, info};
 
-use crate::{Planner, dispatch};
+use crate::{Planner, dispatch, replanning};
 
 /// Why there is no plan.
 #[derive(Debug)]
-enum Failure {
+pub(crate) enum Failure {
     Llm(LlmError),
     /// The run fails with this.
     Refused(String),
@@ -33,7 +38,21 @@ enum Failure {
     Store(StoreError),
 }
 
-/// Plans the run unless that is done or being done, then publishes what is ready. `envelope` is the message in hand.
+/// A run whose plan slot is in hand.
+pub(crate) struct InHand<'a> {
+    pub(crate) planner: &'a Planner,
+    pub(crate) run: &'a RunId,
+    pub(crate) claim: &'a Claim,
+    /// The run as it stood after the claim.
+    pub(crate) snapshot: Snapshot,
+    /// What was asked.
+    pub(crate) request: ObjectiveMessage,
+    /// Who pays for calls.
+    pub(crate) meter: Meter,
+}
+
+/// Plans the run, or looks at its plan again, unless that is done or being done; then publishes what is ready. `envelope` is the message
+/// in hand.
 pub async fn plan_and_dispatch(
     planner: &Planner,
     run: &RunId,
@@ -46,42 +65,89 @@ pub async fn plan_and_dispatch(
     let lease = planner.config.lease;
     let request =
         ClaimRequest { slot: Slot::Plan, message_id, redelivered, nonce: &nonce, attempt: None, lease, worker: &env.worker };
-    match recorded!(env, env.store.claim(run, &request))? {
-        Claimed::Execute(claim) => {
-            let mut account = Account::default();
-            let work = make_plan(planner, run, &claim, &mut account);
-            let ended = lease::hold(env, run, Slot::Plan, claim.epoch, lease, &planner.drain, work).await;
-            match ended {
-                Ended::Done(Ok(plan)) => store_plan(planner, run, &claim, &plan, account).await?,
-                Ended::Done(Err(failure)) => fail(planner, run, &claim, failure, account).await?,
-                Ended::Lost => return Ok(Outcome::Done),
-                Ended::Released => return Ok(Outcome::Retry { after: Duration::ZERO, why: "the planner stops".to_owned() }),
-            }
-        }
+    let owed = match recorded!(env, env.store.claim(run, &request))? {
+        Claimed::Execute(claim) => match work(planner, run, &claim).await? {
+            Ended::Done(owed) => owed,
+            Ended::Lost => return Ok(Outcome::Done),
+            Ended::Released => return Ok(Outcome::Retry { after: Duration::ZERO, why: "the planner stops".to_owned() }),
+        },
         Claimed::Poisoned(claim) => {
             let why = format!("{CLAIMS_MAX} planners ended while they planned this run");
-            fail(planner, run, &claim, Failure::Refused(why), Account::default()).await?;
+            give_up(planner, run, &claim, &why).await?
         }
-        Claimed::Done { .. } => {}
+        Claimed::Done { owed, .. } => owed,
         Claimed::Finished(_) if redelivered => {
             // The first delivery may have died between the end of the run and its reply.
             relay::reply_again(env, run).await?;
             return Ok(Outcome::Done);
         }
         Claimed::Duplicate { .. } | Claimed::Stale { .. } | Claimed::Finished(_) => return Ok(Outcome::Done),
+    };
+    let trace = envelope.traceparent.as_deref();
+    match owed {
+        Owed::Summary => relay::completion(env, trace, run, 1).await,
+        Owed::Planner | Owed::Nothing => dispatch::dispatch(planner, trace, run, message_id).await?,
     }
-    dispatch::dispatch(planner, envelope.traceparent.as_deref(), run, message_id).await?;
     Ok(Outcome::Done)
 }
 
-/// The objective's own plan, or a model's, repaired with the validator's complaints at most [`PLAN_REPAIRS_MAX`] times.
-async fn make_plan(planner: &Planner, run: &RunId, claim: &Claim, account: &mut Account) -> Result<Plan, Failure> {
-    let request: ObjectiveMessage = serde_json::from_str(&claim.text)
-        .map_err(|error| Failure::Refused(format!("the stored objective cannot be read: {error}")))?;
-    let rules = planner.rules();
-    if let Some(own) = &request.plan {
-        return check(own, &rules).map_err(|complaints| Failure::Refused(refusal("the objective's own plan", &complaints)));
+/// Makes the plan or looks at it again, under the lease; says who must act then.
+async fn work(planner: &Planner, run: &RunId, claim: &Claim) -> Result<Ended<Owed>, StoreError> {
+    let env = &planner.env;
+    let Some(snapshot) = recorded!(env, env.store.snapshot(run))? else { return Ok(Ended::Lost) };
+    let request = serde_json::from_str(&claim.text);
+    let request = request.map_err(|error| StoreError::Unusable(format!("stored objective: {error}")))?;
+    let meter = Meter::of(env, run, Slot::Plan, claim.epoch, claim.limited);
+    let mut hand = InHand { planner, run, claim, snapshot, request, meter };
+    let lease = planner.config.lease;
+    let mut account = Account::default();
+    if hand.snapshot.view.status != RunStatus::Planning {
+        let work = replanning::decide(&mut hand);
+        return match lease::hold(env, run, Slot::Plan, claim.epoch, lease, &planner.drain, work).await {
+            Ended::Done(owed) => owed.map(Ended::Done),
+            Ended::Lost => Ok(Ended::Lost),
+            Ended::Released => Ok(Ended::Released),
+        };
     }
+    let work = make_plan(&hand, &mut account);
+    Ok(match lease::hold(env, run, Slot::Plan, claim.epoch, lease, &planner.drain, work).await {
+        Ended::Done(Ok((plan, reason))) => Ended::Done(store_plan(&hand, plan, reason, account).await?),
+        Ended::Done(Err(failure)) => Ended::Done(fail(&hand, failure, account).await?),
+        Ended::Lost => Ended::Lost,
+        Ended::Released => Ended::Released,
+    })
+}
+
+/// The plan slot has ended too many planners: without a plan the run fails, else the plan stays as it is.
+pub(crate) async fn give_up(planner: &Planner, run: &RunId, claim: &Claim, why: &str) -> Result<Owed, StoreError> {
+    let env = &planner.env;
+    let Some(snapshot) = recorded!(env, env.store.snapshot(run))? else { return Ok(Owed::Nothing) };
+    if snapshot.view.status == RunStatus::Planning {
+        end(planner, run, claim, why.to_owned(), Account::default()).await?;
+        return Ok(Owed::Nothing);
+    }
+    replanning::keep(planner, run, claim, &snapshot, why, Account::default()).await
+}
+
+/// The objective's own plan, or a person's, or a model's, repaired with the validator's complaints at most [`PLAN_REPAIRS_MAX`] times;
+/// and why there is one.
+async fn make_plan(hand: &InHand<'_>, account: &mut Account) -> Result<(Plan, &'static str), Failure> {
+    let (planner, request, snapshot) = (hand.planner, &hand.request, &hand.snapshot);
+    let rules = planner.rules();
+    if snapshot.view.budget.cost_nanos.is_some() {
+        planner.env.llm.has_prices().map_err(|why| Failure::Refused(format!("max_cost cannot be kept: {why}")))?;
+    }
+    if let Some(edited) = &snapshot.edited {
+        let plan = serde_json::from_str(edited).map_err(|error| Failure::Refused(format!("the stored plan: {error}")))?;
+        return Ok((plan, "put in place by a person"));
+    }
+    let own = request.plan.as_ref().filter(|_| snapshot.feedback.is_none());
+    if let Some(own) = own {
+        let refused = |complaints: Vec<String>| Failure::Refused(refusal("the objective's own plan", &complaints));
+        return check(own, &rules).map(|plan| (plan, "first plan")).map_err(refused);
+    }
+    let feedback = snapshot.feedback.as_deref().map(|text| Feedback { plan: &snapshot.plan, text });
+    let reason = if feedback.is_some() { "another plan after feedback" } else { "first plan" };
     let mut refused: Option<(String, Vec<String>)> = None;
     for round in 0..=PLAN_REPAIRS_MAX {
         let task = PlanTask {
@@ -90,98 +156,135 @@ async fn make_plan(planner: &Planner, run: &RunId, claim: &Claim, account: &mut 
             tools: &planner.tools,
             steps_max: planner.config.plan_steps_max,
             refused: refused.as_ref().map(|(reply, complaints)| RefusedPlan { reply, complaints }),
+            feedback: feedback.clone(),
+            meter: &hand.meter,
         };
-        let draft = ask(planner, run, claim, round as usize, &task, account).await?;
+        let draft = match journaled(hand, round) {
+            Some(draft) => draft,
+            None => paid(hand, round, "plan", planner.env.llm.plan(&task).await, account).await?,
+        };
         let complaints = match draft.plan.map_err(|why| vec![why]).and_then(|plan| check(&plan, &rules)) {
-            Ok(plan) => return Ok(plan),
+            Ok(plan) => return Ok((plan, reason)),
             Err(complaints) => complaints,
         };
-        info!(run_id = %run, round, "run {run}: plan refused, {} complaints", complaints.len());
-        account.events.push(EventDraft::new(EventType::PlanRefused, json!({"complaints": complaints, "round": round})));
+        account.events.push(plan_refused(hand.run, round, &complaints));
         refused = Some((draft.reply, complaints));
     }
     let (_, complaints) = refused.unwrap_or_default();
     Err(Failure::Refused(refusal("the model's plan", &complaints)))
 }
 
-/// One draft: from the journal if this round was paid for already, else from the model, journaled before it is looked at.
-async fn ask(
-    planner: &Planner,
-    run: &RunId,
-    claim: &Claim,
-    round: usize,
-    task: &PlanTask<'_>,
+/// The draft of this round, if it was paid for already.
+pub(crate) fn journaled(hand: &InHand<'_>, round: u32) -> Option<PlanDraft> {
+    hand.claim.journal.get(round as usize).and_then(|entry| serde_json::from_str(entry).ok())
+}
+
+/// A model's draft, journaled with what it cost before anybody looks at it.
+pub(crate) async fn paid(
+    hand: &InHand<'_>,
+    round: u32,
+    purpose: &str,
+    answered: Result<Reply<PlanDraft>, Failed>,
     account: &mut Account,
 ) -> Result<PlanDraft, Failure> {
-    if let Some(draft) = claim.journal.get(round).and_then(|entry| serde_json::from_str(entry).ok()) {
-        return Ok(draft);
-    }
-    let env = &planner.env;
-    let reply = env.llm.plan(task).await.map_err(Failure::Llm)?;
-    for call in &reply.calls {
-        account.usage += call.usage;
-        account.events.push(call.event("plan"));
-    }
+    let env = &hand.planner.env;
+    let reply = match answered {
+        Ok(reply) => reply,
+        Err(Failed { error, calls }) => {
+            account.add(&calls, purpose);
+            return Err(Failure::Llm(error));
+        }
+    };
+    account.add(&reply.calls, purpose);
     let paid = std::mem::take(account);
     let entry = serde_json::to_string(&reply.value).unwrap_or_default();
-    let journaled = recorded!(env, env.store.journal(run, Slot::Plan, claim.epoch, round, &entry, &paid));
+    let (epoch, round) = (hand.claim.epoch, round as usize);
+    let journaled = recorded!(env, env.store.journal(hand.run, Slot::Plan, epoch, round, &entry, &paid));
     match journaled.map_err(Failure::Store)? {
         Held::Kept => Ok(reply.value),
         Held::Lost | Held::Ended => Err(Failure::Lost),
     }
 }
 
-fn refusal(what: &str, complaints: &[String]) -> String {
+/// The entry of a draft that cannot be used.
+pub(crate) fn plan_refused(run: &RunId, round: u32, complaints: &[String]) -> EventDraft {
+    info!(run_id = %run, round, "run {run}: plan refused, {} complaints", complaints.len());
+    EventDraft::new(EventType::PlanRefused, json!({"complaints": complaints, "round": round}))
+}
+
+pub(crate) fn refusal(what: &str, complaints: &[String]) -> String {
     format!("{what} was refused: {}", complaints.join("; "))
 }
 
-async fn store_plan(planner: &Planner, run: &RunId, claim: &Claim, plan: &Plan, mut account: Account) -> Result<(), StoreError> {
-    let env = &planner.env;
-    let outline: Vec<_> = plan
-        .steps
-        .iter()
-        .map(|step| {
-            json!({
-                "step_number": step.step_number,
-                "description": step.description,
-                "tool_hint": step.tool_hint,
-                "depends_on": step.depends_on,
-            })
+/// A plan for the audit trail: what its steps are to do, without arguments.
+pub(crate) fn outline(plan: &Plan) -> serde_json::Value {
+    let step = |step: &common::plan::Step| {
+        json!({
+            "step_number": step.step_number,
+            "description": step.description,
+            "tool_hint": step.tool_hint,
+            "depends_on": step.depends_on,
         })
-        .collect();
-    let data = json!({"revision": 1, "steps": plan.steps.len(), "reason": "first plan", "plan": outline});
+    };
+    plan.steps.iter().map(step).collect()
+}
+
+async fn store_plan(hand: &InHand<'_>, plan: Plan, reason: &str, mut account: Account) -> Result<Owed, StoreError> {
+    let InHand { planner, run, claim, snapshot, request, .. } = hand;
+    let env = &planner.env;
+    let current = snapshot.view.revision;
+    let data = json!({"revision": current + 1, "steps": plan.steps.len(), "reason": reason, "plan": outline(&plan)});
     account.events.push(EventDraft::new(EventType::PlanStored, data));
-    let stored = recorded!(env, env.store.put_plan(run, claim.epoch, 0, plan, "first plan", &account))?;
-    match stored {
-        Held::Kept => info!(run_id = %run, steps = plan.steps.len(), "run {run}: plan with {} steps", plan.steps.len()),
-        Held::Lost | Held::Ended => debug!(run_id = %run, "run {run}: another planner's plan stands"),
+    let quote = quote(&plan, request.options.respond, &planner.tools);
+    let note = PlanNote { reason: reason.to_owned(), diff: None, quote: Some(quote) };
+    let revision = Revision::first(plan);
+    let put = recorded!(env, env.store.put_plan(run, claim.epoch, current, &revision, &note, &[], &account))?;
+    match put {
+        Put::Stored(owed) => {
+            info!(run_id = %run, steps = revision.plan.steps.len(), "run {run}: plan with {} steps", revision.plan.steps.len());
+            if let Some(approval) = snapshot.approval {
+                env.store.wake(run, approval.timeout).await?;
+            }
+            Ok(owed)
+        }
+        Put::Lost | Put::Moved => {
+            debug!(run_id = %run, "run {run}: another planner's plan stands");
+            Ok(Owed::Nothing)
+        }
     }
-    Ok(())
 }
 
 /// No plan for now, or for good.
-async fn fail(planner: &Planner, run: &RunId, claim: &Claim, failure: Failure, mut account: Account) -> Result<(), StoreError> {
+async fn fail(hand: &InHand<'_>, failure: Failure, account: Account) -> Result<Owed, StoreError> {
+    let why = match again(hand, failure, account.clone()).await? {
+        Ok(()) => return Ok(Owed::Nothing),
+        Err(why) => why,
+    };
+    end(hand.planner, hand.run, hand.claim, why, account).await?;
+    Ok(Owed::Nothing)
+}
+
+/// Gives the plan slot back if another try may end better; else says why there is none.
+pub(crate) async fn again(hand: &InHand<'_>, failure: Failure, mut account: Account) -> Result<Result<(), String>, StoreError> {
+    let InHand { planner, run, claim, .. } = hand;
     let env = &planner.env;
     let attempts = planner.config.step_attempts;
     let (again, after, why) = match failure {
-        Failure::Lost => return Ok(()),
+        Failure::Lost => return Ok(Ok(())),
         Failure::Store(error) => return Err(error),
         Failure::Llm(LlmError::Transient(why)) if claim.attempt < attempts => {
             let after = backoff(claim.attempt - 1, RETRY_BACKOFF_MIN, RETRY_BACKOFF_MAX, env.ids.fraction());
             (Again::Retry, after, why)
         }
         Failure::Llm(LlmError::RateLimited { why, after }) if claim.parks < PARKS_MAX => (Again::Park, after, why),
-        Failure::Llm(error) => return end(planner, run, claim, format!("no plan could be made: {error}"), account).await,
-        Failure::Refused(why) => return end(planner, run, claim, why, account).await,
+        Failure::Llm(error) => return Ok(Err(format!("no plan could be made: {error}"))),
+        Failure::Refused(why) => return Ok(Err(why)),
     };
-    let kind = match again {
-        Again::Retry => EventType::StepRetried,
-        Again::Park => EventType::Parked,
-    };
+    let kind = if again == Again::Park { EventType::Parked } else { EventType::StepRetried };
     account.events.push(EventDraft::new(kind, json!({"error": why, "after_ms": millis(after)})));
-    recorded!(env, env.store.retry(run, Slot::Plan, claim.epoch, again, after, &account))?;
+    recorded!(env, env.store.retry(run, Slot::Plan, claim.epoch, again.clone(), after, &account))?;
     info!(run_id = %run, "run {run}: planning again in {after:?}: {why}");
-    Ok(())
+    Ok(Ok(()))
 }
 
 /// The run fails without a plan.

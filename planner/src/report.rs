@@ -1,4 +1,4 @@
-//! A `reports` message: a step ended and others became ready.
+//! A `reports` message: a step ended, and others became ready or the plan is to be looked at again.
 
 use common::broker::Envelope;
 use common::message::{self, ReportMessage};

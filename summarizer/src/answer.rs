@@ -3,10 +3,12 @@
 use std::collections::BTreeMap;
 
 use common::env::Env;
-use common::llm::{AnswerTask, LlmError, ModelCall};
+use common::id::{RunId, Slot};
+use common::llm::{AnswerTask, Failed, LlmError, ModelCall};
 use common::message::{ObjectiveMessage, Respond};
-use common::run::{Outcome, StepInput, StepView};
-use common::store::Snapshot;
+use common::meter::Meter;
+use common::run::{Halt, HaltKind, Outcome, StepInput, StepView};
+use common::store::{Claim, Snapshot};
 use serde_json::Value;
 
 /// An answer and what it took.
@@ -22,20 +24,33 @@ pub struct Answer {
     pub calls: Vec<ModelCall>,
 }
 
-/// Answers from what the steps produced.
-pub async fn answer(env: &Env, snapshot: &Snapshot) -> Result<Answer, LlmError> {
-    let steps = &snapshot.view.steps;
+/// Answers from what the steps produced. A cancelled run has no answer, and what exceeds the run's budget is answered without a model.
+pub async fn answer(env: &Env, run: &RunId, claim: &Claim, snapshot: &Snapshot) -> Result<Answer, Failed> {
+    let (view, steps) = (&snapshot.view, &snapshot.view.steps);
+    let halted = view.halt.as_ref();
+    if let Some(halt) = halted.filter(|halt| halt.kind == HaltKind::Cancelled) {
+        return Ok(Answer { error: Some(halt.reason.clone()), ..Answer::default() });
+    }
     if !steps.iter().any(|step| step.state.outcome() == Some(Outcome::Succeeded)) {
-        return Ok(Answer { error: Some(no_step_succeeded(steps)), ..Answer::default() });
+        return Ok(Answer { error: Some(no_step_succeeded(halted, steps)), ..Answer::default() });
     }
     let request: Option<ObjectiveMessage> = serde_json::from_str(&snapshot.request).ok();
+    let as_they_are = || Answer { text: Some(results(steps)), ..Answer::default() };
     match request.map(|request| request.options.respond).unwrap_or_default() {
-        Respond::Results => Ok(Answer { text: Some(results(steps)), ..Answer::default() }),
+        Respond::Results => Ok(as_they_are()),
         Respond::Answer => {
             let inputs: Vec<StepInput> = steps.iter().map(input).collect();
-            let reply = env.llm.answer(&AnswerTask { objective: &snapshot.view.objective, steps: &inputs }).await?;
-            let model = reply.calls.last().map(|call| call.model.clone());
-            Ok(Answer { text: Some(reply.value), error: None, model, calls: reply.calls })
+            let meter = Meter::of(env, run, Slot::Summary, claim.epoch, claim.limited);
+            let halted = halted.map(|halt| halt.reason.as_str());
+            let task = AnswerTask { objective: &view.objective, steps: &inputs, halted, meter: &meter };
+            match env.llm.answer(&task).await {
+                Ok(reply) => {
+                    let model = reply.calls.last().map(|call| call.model.clone());
+                    Ok(Answer { text: Some(reply.value), error: None, model, calls: reply.calls })
+                }
+                Err(Failed { error: LlmError::Exhausted(_), calls }) => Ok(Answer { calls, ..as_they_are() }),
+                Err(failed) => Err(failed),
+            }
         }
     }
 }
@@ -50,7 +65,10 @@ fn results(steps: &[StepView]) -> String {
     serde_json::to_string(&results).unwrap_or_default()
 }
 
-fn no_step_succeeded(steps: &[StepView]) -> String {
+fn no_step_succeeded(halted: Option<&Halt>, steps: &[StepView]) -> String {
+    if let Some(halt) = halted {
+        return format!("{} before any step succeeded", halt.reason);
+    }
     let failed = steps.iter().filter(|step| step.state.outcome() == Some(Outcome::Failed));
     let why =
         failed.filter_map(|step| Some(format!("step {}: {}", step.step.step_number, step.record.as_ref()?.error.as_ref()?)));
@@ -63,7 +81,7 @@ fn input(view: &StepView) -> StepInput {
     StepInput {
         step_number: view.step.step_number,
         description: view.step.description.clone(),
-        outcome: view.state.outcome().unwrap_or(Outcome::Skipped),
+        outcome: view.state.outcome().unwrap_or(Outcome::Cancelled),
         result: record.map_or(Value::Null, |record| record.result.clone()),
         error: record.and_then(|record| record.error.clone()),
     }

@@ -10,7 +10,7 @@ use common::event::{EventDraft, EventType};
 use common::id::{RunId, Slot};
 use common::lease::{self, Ended};
 use common::limits::{CLAIMS_MAX, PARKS_MAX, RETRY_BACKOFF_MAX, RETRY_BACKOFF_MIN};
-use common::llm::LlmError;
+use common::llm::{Failed, LlmError};
 use common::message::{self, CompletionMessage};
 use common::recorded;
 use common::relay;
@@ -61,10 +61,10 @@ async fn summarize(summarizer: &Summarizer, run: &RunId, message_id: &str, redel
         }
     };
     let Some(snapshot) = recorded!(env, env.store.snapshot(run))? else { return Ok(Outcome::Done) };
-    let work = answer(env, &snapshot);
+    let work = answer(env, run, &claim, &snapshot);
     match lease::hold(env, run, Slot::Summary, claim.epoch, lease, &summarizer.drain, work).await {
         Ended::Done(Ok(answer)) => end(summarizer, run, &claim, &snapshot, answer).await?,
-        Ended::Done(Err(error)) => fail(summarizer, run, &claim, &snapshot, error).await?,
+        Ended::Done(Err(failed)) => fail(summarizer, run, &claim, &snapshot, failed).await?,
         Ended::Lost => {}
         Ended::Released => return Ok(Outcome::Retry { after: Duration::ZERO, why: "the summarizer stops".to_owned() }),
     }
@@ -77,7 +77,7 @@ async fn fail(
     run: &RunId,
     claim: &Claim,
     snapshot: &Snapshot,
-    error: LlmError,
+    Failed { error, calls }: Failed,
 ) -> Result<(), StoreError> {
     let env = &summarizer.env;
     let (again, kind, after) = match &error {
@@ -86,14 +86,16 @@ async fn fail(
             (Again::Retry, EventType::StepRetried, after)
         }
         LlmError::RateLimited { after, .. } if claim.parks < PARKS_MAX => (Again::Park, EventType::Parked, *after),
-        LlmError::Transient(_) | LlmError::RateLimited { .. } | LlmError::Permanent(_) => {
+        LlmError::Transient(_) | LlmError::RateLimited { .. } | LlmError::Exhausted(_) | LlmError::Permanent(_) => {
             let error = Some(format!("no answer could be written: {error}"));
-            return end(summarizer, run, claim, snapshot, Answer { error, ..Answer::default() }).await;
+            return end(summarizer, run, claim, snapshot, Answer { error, calls, ..Answer::default() }).await;
         }
     };
     let data = json!({"error": error.to_string(), "after_ms": millis(after)});
-    let account = Account { events: vec![EventDraft::new(kind, data)], ..Account::default() };
-    recorded!(env, env.store.retry(run, Slot::Summary, claim.epoch, again, after, &account))?;
+    let mut account = Account::default();
+    account.add(&calls, "answer");
+    account.events.push(EventDraft::new(kind, data));
+    recorded!(env, env.store.retry(run, Slot::Summary, claim.epoch, again.clone(), after, &account))?;
     info!(run_id = %run, "run {run}: answering again in {after:?}: {error}");
     Ok(())
 }
@@ -101,10 +103,7 @@ async fn fail(
 /// Ends the run with its answer, once, and replies to whoever asked for that.
 async fn end(summarizer: &Summarizer, run: &RunId, claim: &Claim, snapshot: &Snapshot, answer: Answer) -> Result<(), StoreError> {
     let mut account = Account::default();
-    for call in &answer.calls {
-        account.usage += call.usage;
-        account.events.push(call.event("answer"));
-    }
+    account.add(&answer.calls, "answer");
     let ending = Ending { final_response: answer.text, error: answer.error, model: answer.model, ..Ending::default() };
     let held = (Slot::Summary, claim.epoch);
     end_run(&summarizer.env, run, held, snapshot, ending, account, summarizer.config.retention).await

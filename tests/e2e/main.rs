@@ -5,6 +5,7 @@
 
 mod command_line;
 mod kills;
+mod obedience;
 mod outages;
 mod pipeline;
 mod refusals;

@@ -5,7 +5,9 @@
 mod broker_conformance;
 mod documents;
 mod llm_hostile;
+mod obedience;
 mod pipeline;
+mod replans;
 mod store_conformance;
 mod store_differential;
 mod wire;

@@ -4,7 +4,9 @@ use std::fmt::Debug;
 use std::path::PathBuf;
 
 use common::limits::{MESSAGE_BYTES_MAX, OBJECTIVE_BYTES_MAX};
-use common::message::{Body, CompletionMessage, ObjectiveMessage, ReportMessage, StepMessage, parse};
+use common::message::{
+    Body, CompletionMessage, ControlMessage, ControlReply, ObjectiveMessage, ReportMessage, StepMessage, parse,
+};
 use common::run::RunDocument;
 use serde::Serialize;
 use serde_json::{Value, json};
@@ -28,6 +30,11 @@ fn golden_files_are_read_and_written_without_loss() {
     check::<StepMessage>("step.json");
     check::<ReportMessage>("report.json");
     check::<CompletionMessage>("completion.json");
+    check::<ControlMessage>("control.json");
+    check::<ControlMessage>("control-edit.json");
+    let bytes = golden("control-reply.json");
+    let reply: ControlReply = serde_json::from_slice(&bytes).unwrap();
+    assert_eq!(serde_json::to_value(&reply).unwrap(), serde_json::from_slice::<Value>(&bytes).unwrap());
     let bytes = golden("result.json");
     let document: RunDocument = serde_json::from_slice(&bytes).unwrap();
     assert_eq!(serde_json::to_value(&document).unwrap(), serde_json::from_slice::<Value>(&bytes).unwrap());
@@ -75,6 +82,45 @@ fn bad_messages_are_refused_with_a_reason() {
     }
     refused(&objective(json!({"objective": "x", "options": {"respond": "poem"}})), "unknown variant `poem`");
     refused(&objective(json!({"objective": "x", "options": {"max_parallel_steps": -1}})), "body does not fit");
+}
+
+#[test]
+fn options_beyond_reason_are_refused() {
+    for (options, reason) in [
+        (json!({"replan": "sometimes"}), "unknown variant `sometimes`"),
+        (json!({"approve": "steps"}), "unknown variant `steps`"),
+        (json!({"max_replans": 21}), "options.max_replans must be a whole number from 0 to 20, got 21"),
+        (json!({"max_parallel_steps": 0}), "options.max_parallel_steps must be a whole number from 1"),
+        (json!({"approval_timeout_secs": 0}), "options.approval_timeout_secs must be a whole number from 1 to 2592000, got 0"),
+        (json!({"deadline_secs": 0}), "options.deadline_secs must be a whole number from 1 to 2592000, got 0"),
+        (json!({"deadline": 0}), "options.deadline_secs must be a whole number from 1 to 2592000, got 0"),
+        (json!({"max_tokens": 0}), "options.max_tokens must be a whole number from 1"),
+        (json!({"max_model_calls": 0}), "options.max_model_calls must be a whole number from 1"),
+        (json!({"max_tool_calls": -1}), "body does not fit"),
+        (json!({"max_cost": 0}), "options.max_cost must be a number above 0 and at most 1000000, got 0"),
+        (json!({"max_cost": "1"}), "body does not fit"),
+    ] {
+        refused(&serde_json::to_vec(&json!({"objective": "x", "options": options})).unwrap(), reason);
+    }
+}
+
+#[test]
+fn commands_that_cannot_be_meant_are_refused() {
+    for (command, reason) in [
+        (json!({"command": "cancel"}), "missing field `run_id`"),
+        (json!({"run_id": "r"}), "missing field `command`"),
+        (json!({"run_id": "r", "command": "explode"}), "unknown variant `explode`"),
+        (json!({"run_id": "r r", "command": "cancel"}), "run_id must be 1 to 128 characters"),
+        (json!({"run_id": "r", "command": "reject"}), "reject needs feedback"),
+        (json!({"run_id": "r", "command": "reject", "feedback": "  "}), "reject needs feedback"),
+        (json!({"run_id": "r", "command": "edit"}), "edit needs a plan"),
+        (json!({"run_id": "r", "command": "cancel", "by": "x".repeat(5_000)}), "by has 5000 bytes, the limit is 4096"),
+        (json!({"run_id": "r", "command": "cancel", "reason": "x".repeat(5_000)}), "reason has 5000 bytes"),
+        (json!({"run_id": "r", "command": "cancel", "version": 2}), "version 2 is not supported"),
+    ] {
+        let refusal = parse::<ControlMessage>(&serde_json::to_vec(&command).unwrap()).expect_err(reason).to_string();
+        assert!(refusal.contains(reason), "{reason:?} not in {refusal:?}");
+    }
 }
 
 #[test]

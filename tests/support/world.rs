@@ -3,22 +3,27 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use common::broker::rabbit::Rabbit;
 use common::broker::{Broker, memory};
 use common::client::Client;
 use common::clock::Clock;
 use common::config::{BrokerConfig, Config, LlmConfig, LogConfig, LogFormat, ModelChoice, RunConfig, StoreConfig, ToolConfig};
 use common::env::Env;
+use common::event::Event;
 use common::id::RunId;
 use common::ids::Ids;
 use common::llm::Llm;
-use common::message::ObjectiveMessage;
-use common::run::RunDocument;
+use common::message::{ControlMessage, ControlReply, ObjectiveMessage};
+use common::run::{RunDocument, RunView};
+use common::store::redis::Redis;
 use common::store::{Store, StoreTime};
 use executor::tool::Toolbox;
 use serde_json::Value;
 use tokio::task::JoinSet;
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
+use crate::stack::amqp_url;
 use crate::stores;
 
 /// Services that run until this is dropped.
@@ -29,6 +34,17 @@ pub struct World {
     pub client: Client,
     stop: CancellationToken,
     services: JoinSet<anyhow::Result<()>>,
+    /// The servers' things to delete at the end.
+    real: Option<Redis>,
+}
+
+/// What a world runs on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Backend {
+    /// This process.
+    Memory,
+    /// RabbitMQ and Redis, under a prefix of its own.
+    Servers,
 }
 
 /// A configuration with every default, offline.
@@ -66,6 +82,25 @@ impl World {
         world
     }
 
+    /// Everything on `backend`.
+    pub async fn on(backend: Backend, llm: Llm, config: &Config) -> Self {
+        match backend {
+            Backend::Memory => Self::in_memory(llm, config),
+            Backend::Servers => Self::on_servers(llm, config).await,
+        }
+    }
+
+    async fn on_servers(llm: Llm, config: &Config) -> Self {
+        let redis = stores::redis(StoreTime::Own).await;
+        let broker_config = BrokerConfig { urls: vec![amqp_url().into()] };
+        let rabbit = Rabbit::connect(&broker_config, redis.prefix(), "test", Ids::random()).await;
+        let broker = Broker::Rabbit(rabbit.expect("these tests need RabbitMQ at AMQP_URL"));
+        let mut world = Self::start(broker, Store::Redis(redis.clone()), llm, config, Clock::System);
+        world.start_executor(config);
+        world.real = Some(redis);
+        world
+    }
+
     /// Everything in memory, but nobody to run steps yet.
     pub fn in_memory_without_executor(llm: Llm, config: &Config) -> Self {
         let broker = Broker::Memory(memory::Memory::new(&config.prefix));
@@ -92,7 +127,7 @@ impl World {
         services.spawn(async move { planner::run(e, &c, s).await });
         let (e, c, s) = (env.clone(), config, stop.clone());
         services.spawn(async move { summarizer::run(e, &c, s).await });
-        Self { env, client, stop, services }
+        Self { env, client, stop, services, real: None }
     }
 
     /// Publishes an objective.
@@ -107,11 +142,43 @@ impl World {
         self.client.wait(&run, crate::stack::PATIENCE).await.expect("the run ends")
     }
 
+    /// Publishes a command and gives the answer.
+    pub async fn control(&self, run: &RunId, command: Value) -> ControlReply {
+        let mut message = command;
+        message["run_id"] = run.as_str().into();
+        let message: ControlMessage = serde_json::from_value(message).expect("a command");
+        self.client.control(&self.env.broker, &message, crate::stack::PATIENCE).await.expect("an answer")
+    }
+
+    /// Waits until the run looks like that.
+    pub async fn until(&self, run: &RunId, what: &str, condition: impl Fn(&RunView) -> bool) -> RunView {
+        let deadline = Instant::now() + crate::stack::PATIENCE;
+        loop {
+            let view = self.client.show(run).await.expect("the store answers");
+            if let Some(view) = view.as_ref().filter(|view| condition(view)) {
+                return view.clone();
+            }
+            assert!(Instant::now() < deadline, "{what} does not come true: {view:#?}");
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    }
+
+    /// Every entry of the run's audit trail so far.
+    pub async fn events(&self, run: &RunId) -> Vec<Event> {
+        self.env.store.events(run, "", 10_000).await.expect("the store answers")
+    }
+
     /// Stops the services and waits for their end.
     pub async fn stop(mut self) {
         self.stop.cancel();
         while let Some(ended) = self.services.join_next().await {
             ended.expect("a service does not panic").expect("a service does not fail");
+        }
+        if let Some(redis) = self.real {
+            self.env.broker.close().await;
+            let config = BrokerConfig { urls: vec![amqp_url().into()] };
+            Rabbit::delete_queues(&config, redis.prefix()).await.expect("queues are deleted");
+            redis.delete_all().await.expect("keys are deleted");
         }
     }
 }

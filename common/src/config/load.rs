@@ -10,6 +10,7 @@ use secrecy::SecretString;
 
 use crate::store::{ApprovalRule, ApprovalTimeout};
 
+use super::prices;
 use super::settings::{OPENAI_BASE_URL, SETTINGS, split_urls};
 use super::{
     BrokerConfig, Config, LlmConfig, Loaded, LogConfig, LogFormat, ModelChoice, RunConfig, StoreConfig, ToolConfig, ValueSource,
@@ -333,6 +334,7 @@ fn assemble(texts: &Texts<'_>) -> Config {
             executor_model: texts.optional("executor_model"),
             summarizer_model: texts.optional("summarizer_model"),
             timeout: texts.seconds("model_timeout_secs"),
+            prices: prices::parse(texts.text("prices")).unwrap_or_default(),
         },
         run: RunConfig {
             concurrency: texts.number("concurrency"),

@@ -14,7 +14,14 @@ pub fn print_config(loaded: &Loaded) -> String {
             None => writeln!(printed, "# {} is not set", setting.key),
             Some(text) => match setting.kind {
                 Kind::Whole(..) | Kind::Seconds(..) => writeln!(printed, "{} = {text}  # {source}", setting.key),
-                Kind::Text | Kind::Prefix | Kind::Urls(_) | Kind::HttpUrl | Kind::Choice(_) | Kind::Folder | Kind::Filter => {
+                Kind::Text
+                | Kind::Prefix
+                | Kind::Urls(_)
+                | Kind::HttpUrl
+                | Kind::Choice(_)
+                | Kind::Folder
+                | Kind::Filter
+                | Kind::Prices => {
                     writeln!(printed, "{} = {}  # {source}", setting.key, toml_text(text))
                 }
             },
@@ -34,7 +41,9 @@ pub fn settings_markdown() -> String {
             Kind::Choice(words) => format!("; one of `{}`", words.join("`, `")),
             Kind::Whole(min, max) => format!("; {min} to {max}"),
             Kind::Seconds(min, max) => format!(", in seconds; {min} to {max}"),
-            Kind::Text | Kind::Prefix | Kind::Urls(_) | Kind::HttpUrl | Kind::Folder | Kind::Filter => String::new(),
+            Kind::Text | Kind::Prefix | Kind::Urls(_) | Kind::HttpUrl | Kind::Folder | Kind::Filter | Kind::Prices => {
+                String::new()
+            }
         };
         let Setting { variable, key, meaning, .. } = setting;
         // Writing to a String cannot fail.
@@ -48,9 +57,14 @@ pub(super) fn shown(setting: &'static Setting, text: String, source: ValueSource
     let masked = match setting.kind {
         Kind::Urls(_) | Kind::HttpUrl => mask_url(&text),
         _ if setting.secret => "***".to_owned(),
-        Kind::Text | Kind::Prefix | Kind::Choice(_) | Kind::Whole(..) | Kind::Seconds(..) | Kind::Folder | Kind::Filter => {
-            text.clone()
-        }
+        Kind::Text
+        | Kind::Prefix
+        | Kind::Choice(_)
+        | Kind::Whole(..)
+        | Kind::Seconds(..)
+        | Kind::Folder
+        | Kind::Filter
+        | Kind::Prices => text.clone(),
     };
     LoadedValue { setting, shown: (!text.is_empty()).then_some(masked), source }
 }

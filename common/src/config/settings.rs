@@ -1,5 +1,6 @@
 //! The table of settings: it drives loading, `--print-config` and the README alike.
 
+use super::prices;
 use crate::limits;
 use crate::telemetry;
 
@@ -41,6 +42,8 @@ pub enum Kind {
     Folder,
     /// A `tracing` filter.
     Filter,
+    /// Prices of models.
+    Prices,
 }
 
 /// The endpoint when none is named.
@@ -54,7 +57,7 @@ const fn optional(variable: &'static str, key: &'static str, kind: Kind, meaning
 }
 
 /// Every setting, in the order in which they are explained.
-pub static SETTINGS: [Setting; 25] = [
+pub static SETTINGS: [Setting; 26] = [
     Setting {
         variable: "AMQP_URL",
         key: "amqp_url",
@@ -104,6 +107,13 @@ pub static SETTINGS: [Setting; 25] = [
             "how long one request to a model may take",
         )
     },
+    optional(
+        "PLANRELAY_PRICES",
+        "prices",
+        Kind::Prices,
+        "what a million tokens cost, read and written, for budgets: `model=0.15/0.60`, several separated by commas; models of \
+         well-known providers need none",
+    ),
     Setting {
         default: || "planrelay".into(),
         ..optional("PLANRELAY_PREFIX", "prefix", Kind::Prefix, "prefix of queues and keys")
@@ -235,6 +245,9 @@ impl Kind {
             Kind::Seconds(min, max) => format!("a whole number of seconds from {min} to {max}"),
             Kind::Folder => "a path".into(),
             Kind::Filter => "a filter such as info or info,planner=debug".into(),
+            Kind::Prices => {
+                "a list of model=input/output with prices of a million tokens, such as gpt-4o-mini=0.15/0.60,gpt-4o=2.5/10".into()
+            }
         }
     }
 
@@ -253,6 +266,7 @@ impl Kind {
                 text.parse::<u64>().is_ok_and(|number| (min..=max).contains(&number))
             }
             Kind::Filter => telemetry::parse_filter(text).is_ok(),
+            Kind::Prices => prices::parse(text).is_some(),
         }
     }
 }

@@ -4,8 +4,9 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 
-use super::{AnswerTask, LlmError, ModelCall, Move, PlanDraft, PlanTask, ReplanTask, Reply, StepTask, Turn};
+use super::{AnswerTask, Judged, ModelCall, Move, PlanDraft, PlanTask, ReplanTask, Reply, StepTask, Turn};
 use crate::limits::{DESCRIPTION_BYTES_MAX, PROMPT_RESULTS_BYTES_MAX};
+use crate::meter::Need;
 use crate::run::{Outcome, StepInput, Usage};
 
 mod arguments;
@@ -17,6 +18,9 @@ mod words;
 
 /// The name under which its answers are labelled.
 pub const NAME: &str = "offline";
+
+/// What one question takes of a budget: it counts as a request and costs nothing.
+pub(super) const NEED: Need = Need { model_calls: 1, tool_calls: 0, tokens: 0, cost_nanos: 0 };
 
 /// Steps that "the results" can mean; the latest ones.
 const REFERENCES_MAX: usize = 100;
@@ -81,8 +85,9 @@ fn depends_on(clause: &split::Clause, index: usize, tool: Option<&str>) -> Vec<u
 
 /// Calls the tool that the plan names, then answers with what it gave.
 ///
-/// A step that no rule fits, or whose tool fails, fails: whoever reads the outcome should not take it for done.
-pub(super) fn act(task: &StepTask<'_>) -> Result<Reply<Move>, LlmError> {
+/// A step that no rule fits, or whose tool fails, fails: whoever reads the outcome should not take it for done. Rules cannot
+/// tell whether `done_when` holds, and take a tool that gave something at its word.
+pub(super) fn act(task: &StepTask<'_>) -> Reply<Move> {
     let outputs: Vec<&Result<Value, String>> = task
         .turns
         .iter()
@@ -92,25 +97,25 @@ pub(super) fn act(task: &StepTask<'_>) -> Result<Reply<Move>, LlmError> {
         })
         .collect();
     let tool = task.tools.iter().find(|tool| Some(tool.name) == task.tool_hint);
-    let answer = match (tool, outputs.as_slice()) {
+    let judged = match (tool, outputs.as_slice()) {
         (Some(tool), []) if !task.last => {
-            return Ok(reply(Move::Call(vec![arguments::call(tool.name, task.description, task.inputs)])));
+            return reply(Move::Call(vec![arguments::call(tool.name, task.description, task.inputs)]));
         }
-        (_, []) => without_tool(task)?,
+        (_, []) => without_tool(task),
         (_, outputs) => {
             let tool = task.tool_hint.unwrap_or("the tool");
             let texts = outputs.iter().map(|output| match output {
                 Ok(value) => Ok(readable::output(value, task.description)),
-                Err(why) => Err(LlmError::Permanent(format!("{tool}: {why}"))),
+                Err(why) => Err(format!("{tool}: {why}")),
             });
-            texts.collect::<Result<Vec<String>, LlmError>>()?.join("\n")
+            texts.collect::<Result<Vec<String>, String>>().map(|texts| texts.join("\n"))
         }
     };
-    Ok(reply(Move::Conclude(super::Judged::succeeded(answer))))
+    reply(Move::Conclude(judged.map_or_else(Judged::failed, Judged::succeeded)))
 }
 
 /// What can be said about a step without a tool: what the steps before gave, or what it states itself.
-fn without_tool(task: &StepTask<'_>) -> Result<String, LlmError> {
+fn without_tool(task: &StepTask<'_>) -> Result<String, String> {
     let results: Vec<String> = task
         .inputs
         .iter()
@@ -121,7 +126,7 @@ fn without_tool(task: &StepTask<'_>) -> Result<String, LlmError> {
         Ok(super::text::cut(&results.join("; "), PROMPT_RESULTS_BYTES_MAX))
     } else if split::asks(task.description) {
         let what = readable::line(task.description);
-        Err(LlmError::Permanent(format!("this needs a language model (set OPENAI_API_KEY or OPENAI_BASE_URL): {what}")))
+        Err(format!("this needs a language model (set OPENAI_API_KEY or OPENAI_BASE_URL): {what}"))
     } else {
         Ok(readable::line(task.description))
     }

@@ -6,9 +6,10 @@ use std::sync::{Arc, Mutex, PoisonError};
 use serde_json::{Value, json};
 
 use super::text::cut;
-use super::{AnswerTask, LlmError, Move, PlanDraft, PlanTask, Reply, StepTask, extract, prompt};
-use crate::config::LlmConfig;
-use crate::limits::{PROMPT_RESULTS_BYTES_MAX, RESULT_BYTES_MAX};
+use super::{AnswerTask, Failed, LlmError, Move, PlanDraft, PlanTask, ReplanTask, Reply, StepTask, extract, prompt};
+use crate::config::{LlmConfig, Price};
+use crate::limits::RESULT_BYTES_MAX;
+use crate::meter::Meter;
 use act::Style;
 use endpoint::Endpoint;
 use ladder::{Asker, Kind, Rung, Shape};
@@ -19,6 +20,9 @@ mod conversation;
 mod endpoint;
 mod failure;
 mod ladder;
+mod planning;
+mod price;
+mod verdict;
 
 /// Most tokens of one reply: a model that never stops must not write until the time-out.
 const PLAN_TOKENS_MAX: u32 = 8192;
@@ -41,9 +45,16 @@ pub struct OpenAi {
 #[derive(Debug)]
 struct Models {
     name: String,
-    planner: String,
-    executor: String,
-    summarizer: String,
+    planner: Model,
+    executor: Model,
+    summarizer: Model,
+}
+
+/// A model, and what it costs if that is known.
+#[derive(Debug)]
+struct Model {
+    name: String,
+    price: Option<Price>,
 }
 
 /// What was found out about models, by name. One endpoint per instance.
@@ -81,7 +92,10 @@ impl OpenAi {
         if config.model.trim().is_empty() {
             return Err("OPENAI_MODEL is empty".to_owned());
         }
-        let or_model = |model: &Option<String>| model.clone().unwrap_or_else(|| config.model.clone());
+        let or_model = |model: &Option<String>| {
+            let name = model.clone().unwrap_or_else(|| config.model.clone());
+            Model { price: price::price(config, &name), name }
+        };
         let models = Models {
             name: config.model.clone(),
             planner: or_model(&config.planner_model),
@@ -96,42 +110,53 @@ impl OpenAi {
         &self.models.name
     }
 
-    fn asker<'a>(&'a self, model: &'a str, tokens_max: u32) -> Asker<'a> {
-        Asker { endpoint: &self.endpoint, memory: &self.memory, model, tokens_max, calls: Vec::new() }
-    }
-
-    pub(super) async fn plan(&self, task: &PlanTask<'_>) -> Result<Reply<PlanDraft>, LlmError> {
-        let mut messages = vec![message("system", &prompt::plan_system(task)), message("user", &prompt::plan_user(task))];
-        if let Some(refused) = &task.refused {
-            let reply = cut(refused.reply, PROMPT_RESULTS_BYTES_MAX);
-            messages.push(message("assistant", if reply.trim().is_empty() { "(nothing)" } else { &reply }));
-            messages.push(message("user", &prompt::plan_refused(refused.complaints)));
+    /// Whether the price of every request is known; the error names a model without one.
+    pub(super) fn has_prices(&self) -> Result<(), String> {
+        let roles = [&self.models.planner, &self.models.executor, &self.models.summarizer];
+        match roles.into_iter().find(|model| model.price.is_none()) {
+            Some(model) => Err(format!("no price is known for the model {}; set PLANRELAY_PRICES", model.name)),
+            None => Ok(()),
         }
-        let shape = Shape { kind: Kind::Plan, name: "plan", schema: plan_schema(task), strict: true, wanted: &["steps"] };
-        let mut asker = self.asker(&self.models.planner, PLAN_TOKENS_MAX);
-        let found = asker.structured(&shape, &messages).await?;
-        // A bare list of steps is as clear as a plan.
-        let plan = found.value.map(|value| if value.is_array() { json!({"steps": value}) } else { value });
-        let draft = PlanDraft { reply: cut(&found.reply, PROMPT_RESULTS_BYTES_MAX), plan };
-        Ok(Reply { value: draft, calls: asker.calls })
     }
 
-    pub(super) async fn replan(&self, _task: &super::ReplanTask<'_>) -> Result<Reply<PlanDraft>, LlmError> {
-        unimplemented!()
+    fn asker<'a>(&'a self, model: &'a Model, tokens_max: u32, meter: &'a Meter) -> Asker<'a> {
+        let Model { name, price } = model;
+        let (endpoint, memory) = (&self.endpoint, &self.memory);
+        Asker { endpoint, memory, model: name, tokens_max, price: *price, meter, calls: Vec::new() }
     }
 
-    pub(super) async fn act(&self, task: &StepTask<'_>) -> Result<Reply<Move>, LlmError> {
-        let mut asker = self.asker(&self.models.executor, MOVE_TOKENS_MAX);
-        let value = asker.act(task).await?;
-        Ok(Reply { value, calls: asker.calls })
+    pub(super) async fn plan(&self, task: &PlanTask<'_>) -> Result<Reply<PlanDraft>, Failed> {
+        let mut asker = self.asker(&self.models.planner, PLAN_TOKENS_MAX, task.meter);
+        let draft = asker.plan(task).await;
+        asker.ended(draft)
     }
 
-    pub(super) async fn answer(&self, task: &AnswerTask<'_>) -> Result<Reply<String>, LlmError> {
-        let mut asker = self.asker(&self.models.summarizer, ANSWER_TOKENS_MAX);
+    pub(super) async fn replan(&self, task: &ReplanTask<'_>) -> Result<Reply<PlanDraft>, Failed> {
+        let mut asker = self.asker(&self.models.planner, PLAN_TOKENS_MAX, task.meter);
+        let draft = asker.replan(task).await;
+        asker.ended(draft)
+    }
+
+    pub(super) async fn act(&self, task: &StepTask<'_>) -> Result<Reply<Move>, Failed> {
+        let mut asker = self.asker(&self.models.executor, MOVE_TOKENS_MAX, task.meter);
+        let made = asker.act(task).await;
+        asker.ended(made)
+    }
+
+    pub(super) async fn answer(&self, task: &AnswerTask<'_>) -> Result<Reply<String>, Failed> {
+        let mut asker = self.asker(&self.models.summarizer, ANSWER_TOKENS_MAX, task.meter);
+        let text = asker.answer(task).await;
+        asker.ended(text)
+    }
+}
+
+impl Asker<'_> {
+    /// The final answer, continued where it is cut off.
+    async fn answer(&mut self, task: &AnswerTask<'_>) -> Result<String, LlmError> {
         let mut messages = vec![message("system", prompt::ANSWER_SYSTEM.trim_end()), message("user", &prompt::answer_user(task))];
         let mut whole = String::new();
         for part in 0..=CONTINUATIONS_MAX {
-            let completion = asker.ask(json!({"messages": messages}), "text").await.map_err(|failure| failure.error)?;
+            let completion = self.ask(json!({"messages": messages}), "text").await.map_err(|failure| failure.error)?;
             if let Some(refusal) = completion.refusal.filter(|_| whole.is_empty()) {
                 return Err(LlmError::Permanent(format!("the model refused to answer: {}", failure::one_line(&refusal))));
             }
@@ -147,29 +172,8 @@ impl OpenAi {
         if text.is_empty() {
             return Err(LlmError::Transient("the model's answer is empty".to_owned()));
         }
-        Ok(Reply { value: cut(text, RESULT_BYTES_MAX), calls: asker.calls })
+        Ok(cut(text, RESULT_BYTES_MAX))
     }
-}
-
-fn plan_schema(task: &PlanTask<'_>) -> Value {
-    let tools: Vec<&str> = task.tools.iter().map(|tool| tool.name).chain(["none"]).collect();
-    let step = json!({
-        "type": "object",
-        "properties": {
-            "step_number": {"type": "integer"},
-            "description": {"type": "string"},
-            "tool_hint": {"type": "string", "enum": tools},
-            "depends_on": {"type": "array", "items": {"type": "integer"}},
-        },
-        "required": ["step_number", "description", "tool_hint", "depends_on"],
-        "additionalProperties": false,
-    });
-    json!({
-        "type": "object",
-        "properties": {"steps": {"type": "array", "items": step}},
-        "required": ["steps"],
-        "additionalProperties": false,
-    })
 }
 
 fn message(role: &str, content: &str) -> Value {

@@ -12,25 +12,32 @@ use crate::tool::{ToolCall, ToolSpec};
 
 pub(super) const PLAN_SYSTEM: &str = include_str!("prompts/plan_system.md");
 pub(super) const ACT_SYSTEM: &str = include_str!("prompts/act_system.md");
-const ACT_CONCLUDE: &str = include_str!("prompts/act_conclude.md");
-pub(super) const ACT_LAST: &str = include_str!("prompts/act_last.md");
 pub(super) const ANSWER_SYSTEM: &str = include_str!("prompts/answer_system.md");
 pub(super) const ANSWER_CONTINUE: &str = include_str!("prompts/answer_continue.md");
 const PLAN_USER: &str = include_str!("prompts/plan_user.md");
 const PLAN_CONTEXT: &str = include_str!("prompts/plan_context.md");
 const PLAN_REFUSED: &str = include_str!("prompts/plan_refused.md");
+const PLAN_FEEDBACK: &str = include_str!("prompts/plan_feedback.md");
 const ACT_USER: &str = include_str!("prompts/act_user.md");
 const ACT_NATIVE: &str = include_str!("prompts/act_native.md");
 const ACT_ARGUMENTS: &str = include_str!("prompts/act_arguments.md");
 const ACT_ACTION: &str = include_str!("prompts/act_action.md");
 const ACT_CALL: &str = include_str!("prompts/act_call.md");
+const ACT_VERDICT: &str = include_str!("prompts/act_verdict.md");
 const ANSWER_USER: &str = include_str!("prompts/answer_user.md");
 
 /// How much of a call's arguments stands beside its output, in bytes.
 const CALL_BYTES_MAX: usize = 1 << 10;
 
+/// How much of one earlier attempt's failure stands in a prompt, in bytes, and of how many.
+const LESSON_BYTES_MAX: usize = 2 << 10;
+const LESSONS_MAX: usize = 5;
+
+/// What the result of a step is when a tool has done it.
+const REPEATED: &str = "the result in one short, complete sentence that repeats the value of the last output unchanged";
+
 /// Tags that mark data; text from outside must not close or open one.
-const TAGS: [&str; 4] = ["result", "output", "context", "task"];
+const TAGS: [&str; 6] = ["result", "output", "context", "task", "attempt", "feedback"];
 
 /// `template` with each `{name}` replaced by its value. One pass: what is put in is never read again, and braces that hold no
 /// known name (JSON examples) stay.
@@ -90,35 +97,45 @@ pub(super) fn plan_system(task: &PlanTask<'_>) -> String {
 
 /// A task and its plan, with the tools that exist: a name in an example is a name that models use.
 fn plan_example(tools: &[ToolSpec]) -> (String, String) {
-    const EXAMPLES: [(&str, &str, &str); 3] = [
-        ("calculate", "multiply 12 by 7 and then add 5 to the product", "Multiply 12 by 7"),
-        ("search", "find the opening hours of the museum", "Find the opening hours of the museum"),
-        ("analyze", "tell the median of 4, 9 and 20", "Compute the median of 4, 9 and 20"),
+    const EXAMPLES: [(&str, &str, &str, &str); 3] = [
+        ("calculate", "multiply 12 by 7 and then add 5 to the product", "Multiply 12 by 7", "a number is given"),
+        ("search", "find the opening hours of the museum", "Find the opening hours of the museum", "the hours are found"),
+        ("analyze", "tell the median of 4, 9 and 20", "Compute the median of 4, 9 and 20", "the median is given"),
     ];
     let mut steps: Vec<Value> = Vec::new();
     let mut orders = Vec::new();
-    let mut add = |description: &str, tool: &str, after: &[usize]| {
-        steps.push(json!({"step_number": steps.len() + 1, "description": description, "tool_hint": tool, "depends_on": after}));
+    let mut add = |description: &str, tool: &str, after: &[usize], done_when: &str| {
+        let number = steps.len() + 1;
+        steps.push(json!({"step_number": number, "description": description, "tool_hint": tool, "depends_on": after, "done_when": done_when}));
         steps.len()
     };
-    for (tool, order, description) in EXAMPLES.iter().filter(|(name, ..)| tools.iter().any(|spec| spec.name == *name)) {
+    for (tool, order, description, done_when) in EXAMPLES.iter().filter(|(name, ..)| tools.iter().any(|spec| spec.name == *name))
+    {
         orders.push(*order);
-        let number = add(description, tool, &[]);
+        let number = add(description, tool, &[], done_when);
         if *tool == "calculate" {
-            add(&format!("Add 5 to the result of step {number}"), tool, &[number]);
+            add(&format!("Add 5 to the result of step {number}"), tool, &[number], done_when);
         }
     }
     orders.push("write a birthday wish");
-    add("Write a birthday wish", "none", &[]);
+    add("Write a birthday wish", "none", &[], "a wish is written");
     (orders.join("; "), json!({"steps": steps}).to_string())
 }
 
 /// The objective and its context.
 pub(super) fn plan_user(task: &PlanTask<'_>) -> String {
-    let context = task.context.filter(|context| !context.trim().is_empty()).map_or_else(String::new, |context| {
+    context(task.context) + &render(PLAN_USER.trim_end(), &[("objective", &defused(task.objective))])
+}
+
+/// What a person said about a plan, and the request for another.
+pub(super) fn plan_feedback(text: &str) -> String {
+    render(PLAN_FEEDBACK.trim_end(), &[("feedback", &defused(&cut(text, PROMPT_RESULT_BYTES_MAX)))])
+}
+
+fn context(context: Option<&str>) -> String {
+    context.filter(|context| !context.trim().is_empty()).map_or_else(String::new, |context| {
         render(PLAN_CONTEXT, &[("context", &defused(&cut(context, PROMPT_RESULTS_BYTES_MAX)))])
-    });
-    context + &render(PLAN_USER.trim_end(), &[("objective", &defused(task.objective))])
+    })
 }
 
 /// The complaints about a plan, each as it is.
@@ -127,9 +144,24 @@ pub(super) fn plan_refused(complaints: &[String]) -> String {
     render(PLAN_REFUSED.trim_end(), &[("complaints", &lines.join("\n"))])
 }
 
-/// The step and what it builds on.
+/// The step and what it builds on, with why earlier attempts failed.
 pub(super) fn act_user(task: &StepTask<'_>) -> String {
-    render(ACT_USER, &[("inputs", &results(task.inputs)), ("description", &defused(task.description))])
+    step(task, task.lessons)
+}
+
+fn step(task: &StepTask<'_>, lessons: &[String]) -> String {
+    let done_when = task.done_when.map_or_else(String::new, |when| format!("The step is done when: {}\n", defused(when.trim())));
+    let lesson = |lesson: &String| format!("<attempt>\n{}\n</attempt>\n", defused(&cut(lesson, LESSON_BYTES_MAX)));
+    let lessons: String = lessons.iter().skip(lessons.len().saturating_sub(LESSONS_MAX)).map(lesson).collect();
+    let about = "\nEarlier attempts at this step failed. Do it in another way:\n";
+    let lessons = if lessons.is_empty() { lessons } else { format!("{about}{lessons}") };
+    let values = [
+        ("inputs", &*results(task.inputs)),
+        ("description", &defused(task.description)),
+        ("done_when", &done_when),
+        ("lessons", &lessons),
+    ];
+    render(ACT_USER, &values).trim_end().to_owned()
 }
 
 /// The request to do the step with native calls.
@@ -149,16 +181,50 @@ pub(super) fn act_action(tools: &[ToolSpec]) -> String {
     render(ACT_ACTION.trim_end(), &[("tools", &tool_list(tools, true))])
 }
 
-/// The request for the result of a step whose tool has answered: the step, every call and its output.
-pub(super) fn act_conclude(task: &StepTask<'_>, calls: &[(&ToolCall, String)]) -> String {
+/// How a step is to be judged.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Judging<'a> {
+    /// By its calls; the model may also ask for one more.
+    Calls,
+    /// For good: no tool can be called any more. Without any call, the model does the step in its head.
+    Last,
+    /// By its calls and the result that the model has given in words.
+    Proposed(&'a str),
+}
+
+/// The request for a verdict: the step, every call and its output, and what to reply.
+pub(super) fn act_verdict(task: &StepTask<'_>, calls: &[(&ToolCall, String)], judging: Judging<'_>) -> String {
     let line = |(call, output): &(&ToolCall, String)| {
         let arguments = defused(&cut(&call.arguments.to_string(), CALL_BYTES_MAX));
-        render(ACT_CALL.trim_end(), &[("tool", &call.tool), ("arguments", &arguments), ("output", output)])
+        render(ACT_CALL, &[("tool", &call.tool), ("arguments", &arguments), ("output", output)]) + "\n"
     };
-    let calls: Vec<String> = calls.iter().map(line).collect();
-    let values =
-        [("inputs", &*results(task.inputs)), ("description", &*defused(task.description)), ("calls", &*calls.join("\n\n"))];
-    render(ACT_CONCLUDE.trim_end(), &values)
+    let mut given: String = calls.iter().map(line).collect();
+    let in_its_head = calls.is_empty() && judging == Judging::Last;
+    let (more, result) = match judging {
+        Judging::Calls => (", \"more\" if one more call of a tool is needed", REPEATED),
+        Judging::Last if in_its_head => ("", "the result of the step"),
+        Judging::Last => ("", REPEATED),
+        Judging::Proposed(result) => {
+            let result = defused(&cut(result, PROMPT_RESULT_BYTES_MAX));
+            given.push_str(&format!("The reply to the step:\n<output>\n{result}\n</output>\n\n"));
+            ("", "the result that the reply gives, unchanged")
+        }
+    };
+    let done = if task.done_when.is_some() { "the step is done as said above" } else { "what the step asks for is there" };
+    let values = [
+        // What failed before must not speak against what is there now.
+        ("step", &*step(task, if in_its_head { task.lessons } else { &[] })),
+        ("given", &given),
+        (
+            "ask",
+            if in_its_head { "Do the step without any tool. Judge whether it is done" } else { "Judge whether the step is done" },
+        ),
+        ("done", done),
+        ("failed", if in_its_head { "it is not" } else { "an output is an error or does not give what is asked for" }),
+        ("more", more),
+        ("result", result),
+    ];
+    render(ACT_VERDICT.trim_end(), &values)
 }
 
 /// The objective and every result.
@@ -259,6 +325,10 @@ fn without_numbers(example: &str) -> String {
     }
     out + rest
 }
+
+mod replan;
+
+pub(super) use replan::{replan_refused, replan_system, replan_user};
 
 #[cfg(test)]
 mod tests;

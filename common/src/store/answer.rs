@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use crate::event::EventDraft;
 use crate::id::{RunId, Slot, StepNumber};
+use crate::llm::ModelCall;
 use crate::message::{Answer, Command, ReplanPolicy};
 use crate::meter::Need;
 use crate::plan::{Plan, Step};
@@ -233,6 +234,8 @@ pub struct Control<'a> {
     pub text: &'a str,
     /// The revision that was looked at, if said.
     pub revision: Option<u32>,
+    /// Why it cannot be done wherever the run stands (an edited plan that the validator refuses); empty if it can.
+    pub refused: &'a str,
 }
 
 /// The answer of [`Store::control`].
@@ -267,6 +270,16 @@ pub struct Account {
     pub usage: Usage,
     /// Entries for the audit trail.
     pub events: Vec<EventDraft>,
+}
+
+impl Account {
+    /// Adds answered requests to a model.
+    pub fn add(&mut self, calls: &[ModelCall], purpose: &str) {
+        for call in calls {
+            self.usage += call.usage;
+            self.events.push(call.event(purpose));
+        }
+    }
 }
 
 /// The answer of [`Store::report`].

@@ -1,6 +1,7 @@
 -- control: do what somebody wants of the run, once per id. The first decision wins; later ones are told what it was. Whatever the
 -- answer, it stands in the audit trail with who and why.
 -- ARGV 2 id  3 command  4 by  5 reason  6 feedback or plan  7 revision or empty  8 run id  9 rejections max  10 controls max
+--      11 why it cannot be done whatever the run's state, or empty
 -- -> {none} | {JSON of the reply, plan owed, dispatch owed, summary owed}   (owed: 0 or 1)
 local id, command, by, reason, text, seen = ARGV[2], ARGV[3], ARGV[4], ARGV[5], ARGV[6], ARGV[7]
 local status = redis.call('HGET', RUN, 'status')
@@ -120,7 +121,8 @@ end
 local commands = { cancel = cancel, pause = pause, resume = resume, approve = decide, reject = decide, edit = decide, retry = retry }
 local reply = redis.call('HGET', CONTROLS, id)
 if not reply then
-  local answer, message = commands[command]()
+  local answer, message = 'refused', ARGV[11]
+  if message == '' then answer, message = commands[command]() end
   status = redis.call('HGET', RUN, 'status')
   event('controlled', nil, nil, nil, cjson.encode({ id = id, command = command, by = by, reason = reason, answer = answer, message = message }))
   reply = cjson.encode({ version = 1, run_id = ARGV[8], command = command, answer = answer, message = message, status = status })

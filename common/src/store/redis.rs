@@ -240,6 +240,7 @@ impl Redis {
             run.to_string(),
             REJECTIONS_MAX.to_string(),
             CONTROLS_KEPT_MAX.to_string(),
+            control.refused.to_owned(),
         ];
         self.verb(Verb::Control, run, arguments).await?.controlled()
     }

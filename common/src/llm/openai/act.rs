@@ -3,12 +3,13 @@
 use serde_json::{Map, Value, json};
 
 use super::completion::{Completion, NativeCall};
-use super::conversation::{action_messages, conclude_messages, native_messages};
+use super::conversation::{action_messages, native_messages};
 use super::failure::one_line;
 use super::ladder::{Asker, Kind, Shape, refused_request};
-use crate::limits::{ARGUMENTS_BYTES_MAX, TOOL_CALLS_PER_TURN_MAX, TOOL_OUTPUT_BYTES_MAX};
+use super::verdict::{action_in_words, judged};
+use crate::limits::{ARGUMENTS_BYTES_MAX, TOOL_CALLS_PER_TURN_MAX};
 use crate::llm::text::cut;
-use crate::llm::{Judged, LlmError, Move, StepTask, Turn, extract, prompt};
+use crate::llm::{LlmError, Move, StepTask, Turn, extract, prompt};
 use crate::tool::{ToolCall, ToolSpec};
 
 /// How often only arguments are asked for.
@@ -21,7 +22,7 @@ const UNUSABLE_BYTES_MAX: usize = 2 << 10;
 pub(super) enum Style {
     /// With `tools`, as the API has it.
     Native,
-    /// With an object `{"tool", "arguments"}` or `{"answer"}`.
+    /// With an object `{"tool", "arguments"}` or `{"answer", "outcome"}`.
     Action,
 }
 
@@ -29,7 +30,7 @@ impl Asker<'_> {
     /// The next move.
     pub(super) async fn act(&mut self, task: &StepTask<'_>) -> Result<Move, LlmError> {
         if task.last || task.tools.is_empty() || goes_in_circles(task.turns) {
-            return self.last_word(task).await;
+            return self.verdict(task, None).await;
         }
         if let Some(tool) = untried(task) {
             return self.arguments(task, tool).await;
@@ -85,6 +86,7 @@ impl Asker<'_> {
         };
         let proven = self.memory.get(self.model).style == Some(Style::Native);
         match read_native(&completion, task.tools) {
+            Native::Says(result) => self.verdict(task, Some(&result)).await.map(Some),
             Native::Move(made) => {
                 if matches!(made, Move::Call(_)) {
                     self.memory.update(self.model, |known| known.style = Some(Style::Native));
@@ -104,43 +106,21 @@ impl Asker<'_> {
     async fn action(&mut self, task: &StepTask<'_>) -> Result<Move, LlmError> {
         let ask = prompt::act_action(task.tools);
         let schema = action_schema(task.tools);
-        let shape = Shape { kind: Kind::Action, name: "action", schema, strict: false, wanted: &["answer", "tool"] };
+        let shape = Shape { kind: Kind::Action, name: "action", schema, strict: false, wanted: &["answer", "tool", "outcome"] };
         let found = self.structured(&shape, &action_messages(task, &ask)).await?;
-        let made = match found.value {
-            Ok(value) => action_move(&value, &found.reply, task.tools),
-            // Plain words where an object was asked for: an answer, if they say anything.
-            Err(_) if is_words(&found.reply) => answer(extract::without_reasoning(&found.reply)),
-            Err(why) => unusable(&found.reply, why),
+        let said = match found.value {
+            Ok(value) => action_said(&value, &found.reply, task.tools),
+            Err(_) if found.words => Said::Move(action_in_words(task, &found.reply)),
+            Err(why) => Said::Move(unusable(&found.reply, why)),
+        };
+        let made = match said {
+            Said::Move(made) => made,
+            Said::Result(result) => self.verdict(task, Some(&result)).await?,
         };
         if !matches!(made, Move::Unusable { .. }) {
             self.memory.update(self.model, |known| known.style = Some(Style::Action));
         }
         Ok(made)
-    }
-
-    /// Asks for the result in words, now that the tool that the plan names has given something. `None`: it takes another call.
-    async fn conclude(&mut self, task: &StepTask<'_>) -> Result<Option<Move>, LlmError> {
-        let completion = self.ask(json!({"messages": conclude_messages(task)}), "text").await.map_err(|failure| failure.error)?;
-        let word = extract::without_reasoning(&completion.text).trim_matches(|c: char| !c.is_alphanumeric());
-        if word.eq_ignore_ascii_case("more") {
-            return Ok(None);
-        }
-        Ok(Some(match read_native(&completion, task.tools) {
-            Native::Move(made) | Native::CallAsText(made) | Native::Broken(made) => made,
-        }))
-    }
-
-    /// Asks for the result in words, without tools.
-    async fn last_word(&mut self, task: &StepTask<'_>) -> Result<Move, LlmError> {
-        let messages = action_messages(task, prompt::ACT_LAST.trim_end());
-        let completion = self.ask(json!({"messages": messages}), "text").await.map_err(|failure| failure.error)?;
-        Ok(match read_native(&completion, task.tools) {
-            Native::Move(Move::Call(_)) | Native::CallAsText(_) => unusable(
-                &completion.text,
-                "no tool can be called any more, reply with the result of the step as plain text".into(),
-            ),
-            Native::Move(made @ (Move::Conclude(_) | Move::Unusable { .. })) | Native::Broken(made) => made,
-        })
     }
 }
 
@@ -183,6 +163,8 @@ enum Native {
     Move(Move),
     /// A call, but written as text.
     CallAsText(Move),
+    /// The result of the step, not judged yet.
+    Says(String),
     /// Nothing that can be used.
     Broken(Move),
 }
@@ -208,18 +190,19 @@ fn read_native(completion: &Completion, tools: &[ToolSpec]) -> Native {
         return Native::Move(unusable(text, "the reply was cut off at its length limit, be shorter".into()));
     }
     let starts_as_data = text.starts_with(['{', '[', '<']) || text.starts_with("```");
-    match extract::object(text, &["name", "tool", "function", "answer"]) {
-        Ok(value) if starts_as_data => match action_move(&value, text, tools) {
-            made @ Move::Conclude(_) => Native::Move(made),
-            made @ Move::Call(_) => Native::CallAsText(made),
+    match extract::object(text, &["name", "tool", "function", "answer", "outcome"]) {
+        Ok(value) if starts_as_data => match action_said(&value, text, tools) {
+            Said::Result(result) => Native::Says(result),
+            Said::Move(made @ Move::Conclude(_)) => Native::Move(made),
+            Said::Move(made @ Move::Call(_)) => Native::CallAsText(made),
             // JSON that is no action: the step may have asked for JSON.
-            Move::Unusable { .. } if call_name(&value).is_none() => Native::Move(answer(text)),
-            made @ Move::Unusable { .. } => Native::Broken(made),
+            Said::Move(Move::Unusable { .. }) if call_name(&value).is_none() => Native::Says(text.to_owned()),
+            Said::Move(made @ Move::Unusable { .. }) => Native::Broken(made),
         },
         Ok(_) | Err(_) if text.contains("<tool_call>") || text.contains("<function=") => {
             Native::Broken(unusable(text, "a tool call was written as text".into()))
         }
-        Ok(_) | Err(_) => Native::Move(answer(text)),
+        Ok(_) | Err(_) => Native::Says(text.to_owned()),
     }
 }
 
@@ -252,8 +235,16 @@ fn call_name(value: &Value) -> Option<&str> {
         })
 }
 
-/// An action object as a move.
-fn action_move(value: &Value, reply: &str, tools: &[ToolSpec]) -> Move {
+/// What an action object says.
+pub(super) enum Said {
+    /// A move.
+    Move(Move),
+    /// The result of the step, not judged.
+    Result(String),
+}
+
+/// Reads an action object, however it is spelt.
+pub(super) fn action_said(value: &Value, reply: &str, tools: &[ToolSpec]) -> Said {
     let value = value.get(0).unwrap_or(value);
     let name = call_name(value).map(str::trim).filter(|name| !matches!(*name, "" | "none" | "null" | "answer"));
     if let Some(name) = name {
@@ -267,20 +258,24 @@ fn action_move(value: &Value, reply: &str, tools: &[ToolSpec]) -> Move {
         };
         if !tools.iter().any(|tool| tool.name == name) {
             let known: Vec<&str> = tools.iter().map(|tool| tool.name).collect();
-            return unusable(
-                reply,
-                format!("{} is not a tool, use one of: {}", cut(&format!("{name:?}"), 100), known.join(", ")),
-            );
+            let why = format!("{} is not a tool, use one of: {}", cut(&format!("{name:?}"), 100), known.join(", "));
+            return Said::Move(unusable(reply, why));
         }
-        return checked(name, arguments).map_or_else(|why| unusable(reply, why), |call| Move::Call(vec![call]));
+        return Said::Move(checked(name, arguments).map_or_else(|why| unusable(reply, why), |call| Move::Call(vec![call])));
+    }
+    if value.get("outcome").is_some() {
+        return Said::Move(judged(value).map_or_else(|why| unusable(reply, why), Move::Conclude));
     }
     let given = ["answer", "result", "final_answer", "response"]
         .iter()
         .find_map(|key| value.get(*key))
         .filter(|answer| !answer.is_null());
     match given.map(prompt::plain) {
-        Some(text) if !text.trim().is_empty() => answer(text.trim()),
-        Some(_) | None => unusable(reply, "reply with {\"answer\": \"...\"} or {\"tool\": \"...\", \"arguments\": {...}}".into()),
+        Some(text) if !text.trim().is_empty() => Said::Result(text.trim().to_owned()),
+        Some(_) | None => {
+            let why = "reply with {\"answer\": \"...\", \"outcome\": \"...\"} or {\"tool\": \"...\", \"arguments\": {...}}";
+            Said::Move(unusable(reply, why.into()))
+        }
     }
 }
 
@@ -309,17 +304,7 @@ fn checked(tool: &str, mut arguments: Value) -> Result<ToolCall, String> {
     Ok(ToolCall { tool: tool.to_owned(), arguments })
 }
 
-/// Whether a reply without an object still says something: words, not the ruins of an object.
-fn is_words(reply: &str) -> bool {
-    let text = extract::without_reasoning(reply);
-    !text.is_empty() && !text.contains(['{', '[']) && !text.starts_with('<')
-}
-
-fn answer(text: &str) -> Move {
-    Move::Conclude(Judged::succeeded(cut(text, TOOL_OUTPUT_BYTES_MAX)))
-}
-
-fn unusable(reply: &str, complaint: String) -> Move {
+pub(super) fn unusable(reply: &str, complaint: String) -> Move {
     Move::Unusable { reply: cut(reply, UNUSABLE_BYTES_MAX), complaint }
 }
 
@@ -344,7 +329,13 @@ fn action_schema(tools: &[ToolSpec]) -> Value {
         let required: Vec<&String> = properties.as_object().map(Map::keys).into_iter().flatten().collect();
         json!({"type": "object", "required": required, "properties": properties, "additionalProperties": false})
     };
-    let mut variants = vec![object(json!({"answer": {"type": "string"}}))];
+    let outcomes = ["succeeded", "failed", "impossible"];
+    let mut variants = vec![object(json!({
+        "answer": {"type": "string"},
+        "learned": {"type": "string"},
+        "outcome": {"type": "string", "enum": outcomes},
+        "retryable": {"type": "boolean"},
+    }))];
     variants.extend(
         tools.iter().map(|tool| object(json!({"tool": {"type": "string", "enum": [tool.name]}, "arguments": tool.parameters}))),
     );

@@ -3,6 +3,7 @@
 use serde_json::{Value, json};
 
 use crate::limits::{PROMPT_RESULT_BYTES_MAX, PROMPT_RESULTS_BYTES_MAX};
+use crate::llm::prompt::Judging;
 use crate::llm::text::cut;
 use crate::llm::{Move, StepTask, Turn, prompt};
 use crate::tool::ToolCall;
@@ -52,8 +53,8 @@ pub(super) fn action_messages(task: &StepTask<'_>, ask: &str) -> Vec<Value> {
     messages
 }
 
-/// The step with its calls and their outputs as one message.
-pub(super) fn conclude_messages(task: &StepTask<'_>) -> Vec<Value> {
+/// The step with its calls and their outputs as one message that asks for a verdict, and what was wrong with the last reply.
+pub(super) fn verdict_messages(task: &StepTask<'_>, judging: Judging<'_>) -> Vec<Value> {
     let mut made: &[ToolCall] = &[];
     let mut calls = Vec::new();
     for (turn, budget) in task.turns.iter().zip(output_budgets(task.turns)) {
@@ -66,7 +67,12 @@ pub(super) fn conclude_messages(task: &StepTask<'_>) -> Vec<Value> {
         }
     }
     let system = said("system", prompt::ACT_SYSTEM.trim_end().to_owned());
-    vec![system, said("user", prompt::act_conclude(task, &calls))]
+    let mut messages = vec![system, said("user", prompt::act_verdict(task, &calls, judging))];
+    if let Some(Turn::Moved(Move::Unusable { reply, complaint })) = task.turns.last() {
+        messages.push(said("assistant", if reply.is_empty() { "(nothing)".to_owned() } else { reply.clone() }));
+        messages.push(said("user", format!("That cannot be used: {complaint}.")));
+    }
+    messages
 }
 
 /// The conversation with native calls.

@@ -35,6 +35,11 @@ impl Failure {
         Self { error: LlmError::Permanent(why.into()), status: 0, said: String::new() }
     }
 
+    /// A request that was not made.
+    pub(super) fn not_sent(error: LlmError) -> Self {
+        Self { error, status: 0, said: String::new() }
+    }
+
     /// From an error of the HTTP client. URLs stay out: they may hold credentials.
     pub(super) fn from_http(error: reqwest::Error, timeout: Duration) -> Self {
         if error.is_timeout() {

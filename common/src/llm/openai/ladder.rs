@@ -6,7 +6,10 @@ use super::completion::Completion;
 use super::endpoint::Endpoint;
 use super::failure::Failure;
 use super::{Known, Memory};
-use crate::llm::{LlmError, ModelCall, extract};
+use crate::config::Price;
+use crate::limits::REPLY_TOKENS_ESTIMATE;
+use crate::llm::{Failed, LlmError, ModelCall, Reply, extract};
+use crate::meter::{Meter, Need};
 
 /// A way to ask for a JSON object, strictest first.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -50,6 +53,10 @@ pub(super) enum Kind {
     Arguments,
     /// A call or an answer.
     Action,
+    /// How a step ended.
+    Verdict,
+    /// A change of a plan.
+    Patch,
 }
 
 /// What is asked for.
@@ -72,6 +79,8 @@ pub(super) struct Structured {
     pub(super) reply: String,
     /// The JSON, or why there is none.
     pub(super) value: Result<Value, String>,
+    /// Whether there is none although the model has said something, on the lowest rung: it does not write objects.
+    pub(super) words: bool,
 }
 
 /// One conversation with one model.
@@ -81,11 +90,23 @@ pub(super) struct Asker<'a> {
     pub(super) model: &'a str,
     /// Most tokens of one reply.
     pub(super) tokens_max: u32,
+    /// What they cost, if that is known.
+    pub(super) price: Option<Price>,
+    /// Who pays.
+    pub(super) meter: &'a Meter,
     /// Every request that was answered so far.
     pub(super) calls: Vec<ModelCall>,
 }
 
 impl Asker<'_> {
+    /// What came of the conversation, with the requests that it took.
+    pub(super) fn ended<T>(self, value: Result<T, LlmError>) -> Result<Reply<T>, Failed> {
+        match value {
+            Ok(value) => Ok(Reply { value, calls: self.calls }),
+            Err(error) => Err(Failed { error, calls: self.calls }),
+        }
+    }
+
     /// Asks for an object of that shape, stepping down where a rung is refused or ignored.
     pub(super) async fn structured(&mut self, shape: &Shape<'_>, messages: &[Value]) -> Result<Structured, LlmError> {
         let mut rung = self.memory.get(self.model).rungs.get(&shape.kind).copied().unwrap_or(Rung::JsonSchema);
@@ -103,7 +124,7 @@ impl Asker<'_> {
                 },
                 Err(failure) => return Err(failure.error),
             };
-            let found = read(&completion, shape);
+            let mut found = read(&completion, shape);
             if found.value.is_ok() {
                 self.memory.update(self.model, |known| {
                     known.rungs.insert(shape.kind, rung);
@@ -114,12 +135,17 @@ impl Asker<'_> {
             let ignored = !completion.cut_off && completion.refusal.is_none();
             match rung.below() {
                 Some(below) if ignored => rung = below,
-                Some(_) | None => return Ok(found),
+                Some(_) => return Ok(found),
+                None => {
+                    found.words = ignored && is_words(&found.reply);
+                    return Ok(found);
+                }
             }
         }
     }
 
-    /// One request. Optional parameters that the endpoint refuses by name are left out from then on.
+    /// One request. Optional parameters that the endpoint refuses by name are left out from then on. Whatever goes over the wire is
+    /// reserved before.
     pub(super) async fn ask(&mut self, mut body: Value, rung: &'static str) -> Result<Completion, Failure> {
         body["model"] = self.model.into();
         let known = self.memory.get(self.model);
@@ -131,8 +157,11 @@ impl Asker<'_> {
         }
         // Each turn either returns, or leaves out one of two parameters, or raises the limit for good.
         loop {
+            self.reserve(&body).await?;
             match self.endpoint.ask(&body, rung).await {
-                Ok((completion, call)) => {
+                Ok((completion, mut call)) => {
+                    let usage = &mut call.usage;
+                    usage.cost_nanos = self.price.map_or(0, |price| price.cost_nanos(usage.input_tokens, usage.output_tokens));
                     self.calls.push(call);
                     let only_reasoned = completion.cut_off
                         && completion.calls.is_empty()
@@ -161,6 +190,26 @@ impl Asker<'_> {
             }
         }
     }
+}
+
+impl Asker<'_> {
+    /// Reserves what a request is expected to take.
+    async fn reserve(&self, body: &Value) -> Result<(), Failure> {
+        let input = body.to_string().len() as u64 / 4;
+        let need = Need {
+            model_calls: 1,
+            tool_calls: 0,
+            tokens: input + REPLY_TOKENS_ESTIMATE,
+            cost_nanos: self.price.map_or(0, |price| price.cost_nanos(input, REPLY_TOKENS_ESTIMATE)),
+        };
+        crate::llm::reserve(self.meter, &need).await.map_err(Failure::not_sent)
+    }
+}
+
+/// Whether a reply without an object still says something: words, not the ruins of an object.
+fn is_words(reply: &str) -> bool {
+    let text = extract::without_reasoning(reply);
+    !text.is_empty() && !text.contains(['{', '[']) && !text.starts_with('<')
 }
 
 /// Whether the endpoint refused the request as such, so that asking in another way may help.
@@ -207,7 +256,7 @@ fn constrain(body: &mut Value, rung: Rung, shape: &Shape<'_>) {
 fn read(completion: &Completion, shape: &Shape<'_>) -> Structured {
     if let Some(refusal) = &completion.refusal {
         let why = super::failure::one_line(refusal);
-        return Structured { reply: refusal.clone(), value: Err(format!("the model refused: {why}")) };
+        return Structured { reply: refusal.clone(), value: Err(format!("the model refused: {why}")), words: false };
     }
     let (reply, value) = match completion.calls.first() {
         Some(call) if completion.text.trim().is_empty() => match &call.arguments {
@@ -219,17 +268,17 @@ fn read(completion: &Completion, shape: &Shape<'_>) -> Structured {
         },
         Some(_) | None => (completion.text.clone(), extract::object(&completion.text, shape.wanted)),
     };
-    // A model asked for an action that calls a tool natively means that call.
+    // A model asked for an action or a verdict that calls a tool natively means that call.
     let called =
         completion.calls.first().map(|call| &call.name).filter(|name| *name != shape.name && completion.text.trim().is_empty());
     let value = match (shape.kind, called) {
-        (Kind::Action, Some(name)) => value.map(|arguments| json!({"tool": name, "arguments": arguments})),
-        (Kind::Action | Kind::Plan | Kind::Arguments, _) => value,
+        (Kind::Action | Kind::Verdict, Some(name)) => value.map(|arguments| json!({"tool": name, "arguments": arguments})),
+        (Kind::Action | Kind::Verdict | Kind::Plan | Kind::Patch | Kind::Arguments, _) => value,
     };
     let value = match value {
         Err(_) if completion.cut_off => Err("the reply was cut off at its length limit before the JSON was complete".to_owned()),
         Err(_) if reply.trim().is_empty() => Err("the reply was empty".to_owned()),
         other => other,
     };
-    Structured { reply, value }
+    Structured { reply, value, words: false }
 }

@@ -1,0 +1,93 @@
+//! Plans and their patches, as objects.
+
+use serde_json::{Value, json};
+
+use super::ladder::{Asker, Kind, Shape, Structured};
+use super::message;
+use crate::limits::{PLAN_STEPS_DEFAULT, PROMPT_RESULTS_BYTES_MAX};
+use crate::llm::text::cut;
+use crate::llm::{LlmError, PlanDraft, PlanTask, RefusedPlan, ReplanTask, prompt};
+use crate::tool::ToolSpec;
+
+impl Asker<'_> {
+    /// Asks for a plan: a first one, or one in place of another that a person or the validator sent back.
+    pub(super) async fn plan(&mut self, task: &PlanTask<'_>) -> Result<PlanDraft, LlmError> {
+        let mut messages = vec![message("system", &prompt::plan_system(task)), message("user", &prompt::plan_user(task))];
+        if let Some(feedback) = &task.feedback {
+            let plan = serde_json::to_string(feedback.plan).unwrap_or_default();
+            messages.push(message("assistant", &cut(&plan, PROMPT_RESULTS_BYTES_MAX)));
+            messages.push(message("user", &prompt::plan_feedback(feedback.text)));
+        }
+        messages.extend(refused(task.refused.as_ref(), prompt::plan_refused));
+        let shape = Shape { kind: Kind::Plan, name: "plan", schema: plan_schema(task.tools), strict: true, wanted: &["steps"] };
+        let mut found = self.structured(&shape, &messages).await?;
+        // A bare list of steps is as clear as a plan.
+        found.value = found.value.map(|value| if value.is_array() { json!({"steps": value}) } else { value });
+        Ok(draft(found))
+    }
+
+    /// Asks what is to become of a plan.
+    pub(super) async fn replan(&mut self, task: &ReplanTask<'_>) -> Result<PlanDraft, LlmError> {
+        let system = prompt::replan_system(task, PLAN_STEPS_DEFAULT);
+        let mut messages = vec![message("system", &system), message("user", &prompt::replan_user(task))];
+        messages.extend(refused(task.refused.as_ref(), prompt::replan_refused));
+        let schema = patch_schema(task.tools);
+        let shape = Shape { kind: Kind::Patch, name: "patch", schema, strict: true, wanted: &["decision"] };
+        Ok(draft(self.structured(&shape, &messages).await?))
+    }
+}
+
+/// The reply that was refused last, and why.
+fn refused(refused: Option<&RefusedPlan<'_>>, complaints: fn(&[String]) -> String) -> Vec<Value> {
+    let Some(refused) = refused else { return Vec::new() };
+    let reply = cut(refused.reply, PROMPT_RESULTS_BYTES_MAX);
+    let reply = if reply.trim().is_empty() { "(nothing)" } else { &reply };
+    vec![message("assistant", reply), message("user", &complaints(refused.complaints))]
+}
+
+/// A draft in which what is said to be empty is absent.
+fn draft(found: Structured) -> PlanDraft {
+    let mut plan = found.value;
+    if let Ok(value) = &mut plan {
+        for step in value.get_mut("steps").and_then(Value::as_array_mut).into_iter().flatten() {
+            let blank = |value: &Value| value.is_null() || value.as_str().is_some_and(|text| text.trim().is_empty());
+            if let Some(fields) = step.as_object_mut() {
+                fields.retain(|name, value| name != "done_when" || !blank(value));
+            }
+        }
+    }
+    PlanDraft { reply: cut(&found.reply, PROMPT_RESULTS_BYTES_MAX), plan }
+}
+
+/// An object with exactly these properties.
+fn object(properties: &Value) -> Value {
+    let required: Vec<&String> = properties.as_object().into_iter().flatten().map(|(name, _)| name).collect();
+    json!({"type": "object", "properties": properties, "required": required, "additionalProperties": false})
+}
+
+fn step_properties(tools: &[ToolSpec]) -> Value {
+    let tools: Vec<&str> = tools.iter().map(|tool| tool.name).chain(["none"]).collect();
+    json!({
+        "step_number": {"type": "integer"},
+        "description": {"type": "string"},
+        "tool_hint": {"type": "string", "enum": tools},
+        "depends_on": {"type": "array", "items": {"type": "integer"}},
+        "done_when": {"type": "string"},
+    })
+}
+
+fn plan_schema(tools: &[ToolSpec]) -> Value {
+    let step = object(&step_properties(tools));
+    object(&json!({"steps": {"type": "array", "items": step}}))
+}
+
+fn patch_schema(tools: &[ToolSpec]) -> Value {
+    let mut step = step_properties(tools);
+    step["replaces"] = json!({"type": ["integer", "null"]});
+    object(&json!({
+        "decision": {"type": "string", "enum": ["revise", "keep", "reached", "unreachable"]},
+        "drop": {"type": "array", "items": {"type": "integer"}},
+        "reason": {"type": "string"},
+        "steps": {"type": "array", "items": object(&step)},
+    }))
+}
