@@ -35,7 +35,8 @@ impl Run {
         } else if !asks {
             newly_ready = self.settle(step);
         }
-        Reported::Recorded(self.owed(newly_ready, asks && self.tell_planner(step)))
+        let plan = asks && self.tell_planner(step);
+        Reported::Recorded(self.owed(newly_ready, plan))
     }
 
     /// The planner is to decide on a step that ended. Whether that is new to it.

@@ -3,7 +3,6 @@
 use super::run::Run;
 use crate::event::Event;
 use crate::id::{RunId, Slot, StepNumber};
-use crate::run::RunStatus;
 use crate::store::assemble::{Parts, RunFields, SlotFields, assemble, retired};
 use crate::store::{RunLine, Snapshot};
 
