@@ -50,16 +50,7 @@ impl Run {
     }
 
     fn obey(&mut self, id: &RunId, control: &Control<'_>) -> ControlReply {
-        let (answer, message) = match control.command {
-            _ if !control.refused.is_empty() => refused(control.refused),
-            Command::Cancel => self.cancel(control),
-            Command::Pause => self.pause(control),
-            Command::Resume => self.resume(),
-            Command::Approve => self.decide(control, "approved"),
-            Command::Reject => self.decide(control, "rejected"),
-            Command::Edit => self.decide(control, "replaced"),
-            Command::Retry => self.start_again(control),
-        };
+        let (answer, message) = if control.refused.is_empty() { self.done(control) } else { refused(control.refused) };
         let data = serde_json::json!({
             "id": control.id, "command": control.command, "by": control.by, "reason": control.reason,
             "answer": answer, "message": message,
@@ -71,6 +62,18 @@ impl Run {
             self.controls.insert(control.id.to_owned(), reply.clone());
         }
         reply
+    }
+
+    fn done(&mut self, control: &Control<'_>) -> Said {
+        match control.command {
+            Command::Cancel => self.cancel(control),
+            Command::Pause => self.pause(control),
+            Command::Resume => self.resume(),
+            Command::Approve => self.decide(control, "approved"),
+            Command::Reject => self.decide(control, "rejected"),
+            Command::Edit => self.decide(control, "replaced"),
+            Command::Retry => self.start_again(control),
+        }
     }
 
     fn has_ended(&self) -> Option<Said> {
