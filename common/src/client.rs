@@ -158,8 +158,9 @@ impl Client {
     }
 }
 
-/// A run's audit trail as it grows. Ends after the entry that ended the run, or when nothing can come any more: the run ended
-/// before the entry that was asked for, or it is not kept any more.
+/// A run's audit trail as it grows. Ends after the entry that ended the run, unless somebody had it run again since then: that
+/// entry may come more than once. Ends as well when nothing can come any more: the run ended before the entry that was asked
+/// for, or it is not kept any more.
 #[derive(Debug)]
 pub struct Watch {
     store: Store,
@@ -168,6 +169,7 @@ pub struct Watch {
     buffer: std::vec::IntoIter<Event>,
     /// Looks since the last one that found something.
     in_vain: u32,
+    /// Whether the last entry given ended the run.
     ended: bool,
 }
 
@@ -180,11 +182,11 @@ impl Watch {
                 self.ended = event.kind == EventType::RunFinished;
                 return Ok(Some(event));
             }
-            if self.ended {
-                return Ok(None);
-            }
             let events = self.store.events(&self.run, &self.after, EVENTS_PER_LOOK).await?;
             if events.is_empty() {
+                if self.ended {
+                    return Ok(None);
+                }
                 self.in_vain += 1;
                 if self.in_vain.is_multiple_of(LOOKS_IN_VAIN_MAX) && self.is_over().await? {
                     return Ok(None);
