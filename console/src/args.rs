@@ -399,7 +399,8 @@ pub enum SchemaName {
 
 /// Every status, by its name.
 fn run_status() -> impl TypedValueParser<Value = RunStatus> {
-    PossibleValuesParser::new(RunStatus::ALL.map(RunStatus::as_str)).try_map(|name| RunStatus::parse(&name).ok_or_else(|| format!("no status {name}")))
+    PossibleValuesParser::new(RunStatus::ALL.map(RunStatus::as_str))
+        .try_map(|name| RunStatus::parse(&name).ok_or_else(|| format!("no status {name}")))
 }
 
 /// An amount. JSON has no infinity: it would become no limit at all.

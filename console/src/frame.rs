@@ -152,7 +152,7 @@ fn paint(text: &str, colour: &str, paper: Paper) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::progress::tests::{progress_after, story};
+    use crate::progress::tests::{governed, progress_after, story};
 
     const PAPER: Paper = Paper { columns: 80, lines: 24, colour: false };
 
@@ -163,6 +163,12 @@ mod tests {
     #[test]
     fn a_run_half_way() {
         let progress = progress_after(&story()[..10]);
+        insta::assert_snapshot!(picture(&progress, 4_100, PAPER));
+    }
+
+    #[test]
+    fn a_plan_that_waits_for_approval() {
+        let progress = progress_after(&governed()[..8]);
         insta::assert_snapshot!(picture(&progress, 4_100, PAPER));
     }
 

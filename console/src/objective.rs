@@ -77,9 +77,9 @@ pub(crate) fn check<T: Body + Serialize>(message: &T) -> Result<T, Failure> {
 pub(crate) fn read_plan(path: &Path) -> Result<Value, Failure> {
     let usage = |error| Failure::new(Exit::Usage, error);
     let text = read_file(path, "plan", MESSAGE_BYTES_MAX).map_err(usage)?;
-    serde_json::from_str(&text).with_context(|| format!("plan {} is not JSON", path.display())).map_err(|error| {
-        usage(error).hint("a plan looks like {\"steps\": [{\"step_number\": 1, \"description\": \"…\"}]}")
-    })
+    serde_json::from_str(&text)
+        .with_context(|| format!("plan {} is not JSON", path.display()))
+        .map_err(|error| usage(error).hint("a plan looks like {\"steps\": [{\"step_number\": 1, \"description\": \"…\"}]}"))
 }
 
 /// Reads `what` from stdin.
@@ -110,7 +110,13 @@ mod tests {
     use crate::args::{ReplanArg, RespondArg};
 
     fn args(objective: &str) -> ObjectiveArgs {
-        ObjectiveArgs { objective: Some(objective.to_owned()), plan: None, context: None, respond: RespondArg::Results, bounds: BoundsArgs::default() }
+        ObjectiveArgs {
+            objective: Some(objective.to_owned()),
+            plan: None,
+            context: None,
+            respond: RespondArg::Results,
+            bounds: BoundsArgs::default(),
+        }
     }
 
     #[test]
@@ -136,7 +142,6 @@ mod tests {
     #[test]
     fn bounds_become_options() {
         let bounds = BoundsArgs { replan: Some(ReplanArg::Never), deadline: Some(60), max_cost: Some(0.5), ..Default::default() };
-        let args = ObjectiveArgs { bounds, ..args("x") };
         let approval = Approval { asked: true, timeout_secs: Some(5) };
         let options = Options {
             respond: Respond::Results,
@@ -147,9 +152,9 @@ mod tests {
             approval_timeout_secs: Some(5),
             ..Options::default()
         };
-        assert_eq!(read(&args, None, approval).unwrap().options, options);
+        assert_eq!(read(&ObjectiveArgs { bounds, ..args("x") }, None, approval).unwrap().options, options);
         let bounds = BoundsArgs { max_tokens: Some(0), ..Default::default() };
-        let failure = read(&ObjectiveArgs { bounds, ..super::tests::args("x") }, None, approval).unwrap_err();
+        let failure = read(&ObjectiveArgs { bounds, ..args("x") }, None, approval).unwrap_err();
         assert_eq!(failure.exit, Exit::Usage);
         assert!(failure.error.to_string().starts_with("options.max_tokens must be"), "{}", failure.error);
     }

@@ -121,7 +121,9 @@ mod tests {
     fn lists_and_amounts_read_well() {
         let words = ["a", "b", "c"].map(str::to_owned);
         assert_eq!([0, 1, 2, 3].map(|n| list(&words[..n])), ["", "a", "a and b", "a, b and c"]);
-        for (nanos, text) in [(0, "0"), (1, "0.000000001"), (12_300_000, "0.0123"), (10_000_000_000, "10"), (1_500_000_000, "1.5")] {
+        for (nanos, text) in
+            [(0, "0"), (1, "0.000000001"), (12_300_000, "0.0123"), (10_000_000_000, "10"), (1_500_000_000, "1.5")]
+        {
             assert_eq!(amount(nanos), text);
         }
     }

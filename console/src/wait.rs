@@ -25,11 +25,9 @@ pub(crate) fn waiting(wait: &Wait, now_ms: u64) -> String {
         }
         Wait::Retry { attempt, at_ms } => format!("waiting for attempt {attempt} {}", at(*at_ms, now_ms)),
         Wait::RateLimit { at_ms } => format!("waiting for a rate limit to pass {}", at(*at_ms, now_ms)),
-        Wait::Claim { since_ms, again_at_ms } => format!(
-            "published {} ago, not yet claimed; published again {}",
-            ago(*since_ms, now_ms),
-            at(*again_at_ms, now_ms)
-        ),
+        Wait::Claim { since_ms, again_at_ms } => {
+            format!("published {} ago, not yet claimed; published again {}", ago(*since_ms, now_ms), at(*again_at_ms, now_ms))
+        }
         Wait::Running { worker, since_ms, lease_until_ms } => format!(
             "running on {} since {} ({}), lease until {}",
             one_line(worker),
@@ -157,10 +155,7 @@ mod tests {
     #[test]
     fn a_quote_is_one_line() {
         let small = Quote { steps: 1, model_calls: 0, tool_calls: 1, tokens: 0, critical_path: numbers([1]), ..Quote::default() };
-        assert_eq!(
-            quote(&small),
-            "1 step, about 0 model calls, 0 tokens and 1 tool call; no side effects; critical path 1"
-        );
+        assert_eq!(quote(&small), "1 step, about 0 model calls, 0 tokens and 1 tool call; no side effects; critical path 1");
         let effects = vec!["mail".to_owned(), "write".to_owned()];
         let large = Quote {
             steps: 12,

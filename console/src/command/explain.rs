@@ -64,9 +64,9 @@ fn headline(view: &RunView, idle: bool) -> String {
         RunStatus::Paused => format!("run {run} is paused: planrelay resume {run}"),
         RunStatus::Summarizing => format!("run {run} has no step left to run: its answer is being written"),
         RunStatus::Succeeded | RunStatus::Partial | RunStatus::Failed | RunStatus::Cancelled => {
-            let when = view.finished_at_ms.map(|at| {
-                format!(" at {} UTC, after {}", moment(at), span(at.saturating_sub(view.created_at_ms)))
-            });
+            let when = view
+                .finished_at_ms
+                .map(|at| format!(" at {} UTC, after {}", moment(at), span(at.saturating_sub(view.created_at_ms))));
             let error = view.error.as_ref().map(|error| format!(": {}", one_line(error))).unwrap_or_default();
             format!("run {run} has ended, {}{}{error}", view.status.as_str(), when.unwrap_or_default())
         }
@@ -151,10 +151,7 @@ mod tests {
 
     #[test]
     fn there_is_always_something_to_say() {
-        check(
-            &live(RunStatus::Planning, Vec::new(), Vec::new()),
-            &["run report-2026-11 is new: a planner plans it next"],
-        );
+        check(&live(RunStatus::Planning, Vec::new(), Vec::new()), &["run report-2026-11 is new: a planner plans it next"]);
         check(
             &live(RunStatus::Running, Vec::new(), Vec::new()),
             &["run report-2026-11 is running: every step has ended, its answer is next"],
