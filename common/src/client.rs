@@ -270,6 +270,31 @@ mod tests {
         assert_eq!(next(&mut watch).await, Ok(None));
     }
 
+    /// A trail that goes on after an end, as that of a run that was retried does.
+    #[tokio::test(start_paused = true)]
+    async fn a_watch_goes_on_after_an_end_that_was_not_the_last() {
+        let run = RunId::parse("r").unwrap();
+        let (client, epoch) = live(&run).await;
+        let entry = |kind| EventDraft::new(kind, serde_json::json!({}));
+        let trail = [EventType::RunFinished, EventType::Controlled, EventType::RunFinished];
+        let end = Finish { status: RunStatus::Failed, error: None, document: "{}".into(), retention: Duration::from_secs(60) };
+        let account = Account { events: trail.map(entry).to_vec(), ..Account::default() };
+        client.store.finish(&run, Slot::Plan, epoch, &end, &account).await.unwrap();
+        let mut all = client.watch(&run, "");
+        for kind in [EventType::RunOpened, EventType::Claimed].into_iter().chain(trail) {
+            assert_eq!(next(&mut all).await, Ok(Some(kind)));
+        }
+        assert_eq!(next(&mut all).await, Ok(None));
+        // One that had just given the first end when the rest came.
+        let events = client.store.events(&run, "", 3).await.unwrap();
+        let mut late = client.watch(&run, "");
+        (late.buffer, late.after) = (vec![events[2].clone()].into_iter(), events[1].id.clone());
+        for kind in trail {
+            assert_eq!(next(&mut late).await, Ok(Some(kind)));
+        }
+        assert_eq!(next(&mut late).await, Ok(None));
+    }
+
     #[tokio::test(start_paused = true)]
     async fn a_watch_from_the_end_of_an_ended_run_ends() {
         let run = RunId::parse("r").unwrap();

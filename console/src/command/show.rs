@@ -43,7 +43,7 @@ fn render(view: &RunView, now_ms: u64) -> String {
     facts.extend(limits(view));
     facts.extend(view.waiting.iter().map(|wait| {
         let [what, why] = waiting_of_run(wait, now_ms);
-        ["waiting".to_owned(), format!("{what}: {why}")]
+        ["waiting".to_owned(), if what == "run" { why } else { format!("{what}: {why}") }]
     }));
     facts.extend(approval(view));
     let mut lines = table(&facts);
@@ -76,14 +76,14 @@ fn limits(view: &RunView) -> Vec<[String; 2]> {
 fn budget(budget: &Budget, usage: &Usage) -> String {
     let whole = |n: u64| n.to_string();
     let tokens = usage.input_tokens.saturating_add(usage.output_tokens);
-    let of = |used: u64, most: Option<u64>, what: &str, shown: &dyn Fn(u64) -> String| {
-        most.map(|most| format!("{} of {} {what}", shown(used), shown(most)))
+    let of = |what: &str, used: u64, most: Option<u64>, shown: &dyn Fn(u64) -> String| {
+        most.map(|most| format!("{what} {} of {}", shown(used), shown(most)))
     };
     let parts = [
-        of(usage.model_calls, budget.model_calls, "model calls", &whole),
-        of(usage.tool_calls, budget.tool_calls, "tool calls", &whole),
-        of(tokens, budget.tokens, "tokens", &whole),
-        of(usage.cost_nanos, budget.cost_nanos, "cost", &amount),
+        of("model calls", usage.model_calls, budget.model_calls, &whole),
+        of("tool calls", usage.tool_calls, budget.tool_calls, &whole),
+        of("tokens", tokens, budget.tokens, &whole),
+        of("cost", usage.cost_nanos, budget.cost_nanos, &amount),
     ];
     parts.into_iter().flatten().collect::<Vec<_>>().join(", ")
 }

@@ -1,7 +1,7 @@
 //! The part of a run's progress that its owner, its limits and its planner's second thoughts bring about.
 
 use common::event::Event;
-use common::message::Command;
+use common::message::{Answer, Command};
 use common::quote::Quote;
 use common::run::{HaltKind, Outcome};
 use serde::Deserialize;
@@ -25,13 +25,18 @@ impl Progress {
     /// Somebody wanted something; what was done of it changes where steps stand.
     pub(super) fn controlled(&mut self, data: &Value) -> Vec<Change> {
         let (command, by, message) = (word(data, "command"), word(data, "by"), word(data, "message"));
-        let done = data.get("answer").and_then(Value::as_str) == Some("accepted");
         let known = Command::ALL.into_iter().find(|known| known.as_str() == command);
-        if let (Some(command), true) = (known, done) {
-            self.obey(command);
-        }
+        let answer = data.get("answer").and_then(|answer| Answer::deserialize(answer).ok());
+        let refused = match (answer, known) {
+            (Some(Answer::Accepted), Some(command)) => {
+                self.obey(command);
+                ""
+            }
+            (Some(Answer::Refused), _) => " refused",
+            (Some(Answer::Accepted | Answer::Repeated) | None, _) => "",
+        };
         let by = if by.is_empty() { by } else { format!(" by {by}") };
-        vec![Change::Note(format!("{command}{by}: {message}"))]
+        vec![Change::Note(format!("{command}{by}{refused}: {message}"))]
     }
 
     fn obey(&mut self, command: Command) {
