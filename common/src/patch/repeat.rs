@@ -22,9 +22,9 @@ pub(super) fn complaints(
     retires: impl Fn(StepNumber) -> bool,
     run: &RunView,
 ) -> Vec<String> {
-    let mut all: BTreeMap<StepNumber, Step> =
-        run.superseded.iter().chain(&run.steps).map(|view| (view.step.step_number, view.step.clone())).collect();
-    all.extend(steps.iter().map(|(number, step)| (*number, step.clone())));
+    let mut all: BTreeMap<StepNumber, &Step> =
+        run.superseded.iter().chain(&run.steps).map(|view| (view.step.step_number, &view.step)).collect();
+    all.extend(steps.iter().map(|(number, step)| (*number, step)));
     let superseded: BTreeSet<StepNumber> = run.superseded.iter().map(|view| view.step.step_number).collect();
     let is_gone = |number| superseded.contains(&number) || retires(number);
     let kinds = kinds(&all, is_gone);
@@ -75,7 +75,7 @@ pub(super) fn complaints(
 }
 
 /// Gives every step the id of what it does, dependencies first.
-fn kinds(all: &BTreeMap<StepNumber, Step>, is_gone: impl Fn(StepNumber) -> bool + Copy) -> Kinds {
+fn kinds(all: &BTreeMap<StepNumber, &Step>, is_gone: impl Fn(StepNumber) -> bool + Copy) -> Kinds {
     let mut kinds = Kinds { ids: BTreeMap::new(), of: BTreeMap::new() };
     // Steps of several revisions together may make a circle: then some dependencies go by their numbers.
     let order = edges::in_order(all).unwrap_or_else(|_| all.keys().copied().collect());
