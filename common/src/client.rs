@@ -233,6 +233,7 @@ mod tests {
             reply_to: None,
             correlation_id: None,
             traceparent: None,
+            rules: Default::default(),
         };
         store.open_run(run, &new).await.unwrap();
         let lease = Duration::from_secs(30);

@@ -111,3 +111,6 @@ fn has(standing: &'static str) -> String {
         _ => format!("has {standing}"),
     }
 }
+
+#[cfg(test)]
+mod tests;
