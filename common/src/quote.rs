@@ -20,3 +20,8 @@ pub struct Quote {
     /// The longest chain of steps that wait for each other.
     pub critical_path: Vec<StepNumber>,
 }
+
+/// TEMP
+pub fn quote(plan: &crate::plan::Plan, _respond: crate::message::Respond, _tools: &[crate::tool::ToolSpec]) -> Quote {
+    Quote { steps: plan.steps.len(), ..Quote::default() }
+}

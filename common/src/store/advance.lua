@@ -1,10 +1,10 @@
 -- advance: what the run owes now. Ends a run whose deadline has come, decides on a plan that nobody has approved in time, and takes
 -- back slots whose lease or whose wait for a claim is over.
 -- -> {gone} | {live, ms until the next look, plan owed, dispatch owed, summary owed}   (owed: 0 or 1)
-local status, window, halted, deadline, approval, action = run_get('status', 'window', 'halt', 'deadline_at', 'approval_until', 'approval_action')
+local status, window, deadline, approval, action = run_get('status', 'window', 'deadline_at', 'approval_until', 'approval_action')
 if not status or final(status) then return { 'gone' } end
 local plan, summary = 0, 0
-if set(deadline) and now >= tonumber(deadline) and not set(halted) and status ~= 'summarizing' then
+if set(deadline) and now >= tonumber(deadline) and status ~= 'summarizing' then
   halt('deadline', 'the deadline has come', true)
   summary = 1
 elseif status == 'awaiting_approval' and now >= tonumber(approval) then

@@ -14,6 +14,7 @@ local state, epoch, attempt, claims, holder, last, worker = slot_get(slot, 'stat
 if not state then return { 'stale', 'there is no such step' } end
 if ended(state) then return { 'done', still_owed(), state } end
 if state == 'waiting' then return { 'stale', 'its dependencies have not succeeded' } end
+if status == 'awaiting_approval' then return { 'stale', 'its plan waits for approval' } end
 attempt = attempt or '1'
 if wanted ~= '' and wanted ~= attempt then return { 'stale', 'it is at attempt ' .. attempt } end
 epoch, claims = tonumber(epoch or 0), tonumber(claims or 0)

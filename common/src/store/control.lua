@@ -11,7 +11,7 @@ local halted, why, paused, decision, revision, retried, rejections =
 local because = reason ~= '' and ': ' .. reason or ''
 
 local function cancel()
-  if status == 'cancelled' or halted == 'cancelled' then return 'repeated', 'the run was cancelled before: ' .. why end
+  if status == 'cancelled' or halted == 'cancelled' then return 'repeated', 'the run was cancelled before: ' .. (why or '') end
   if final(status) then return 'refused', 'the run has ended: ' .. status end
   halt('cancelled', 'cancelled by ' .. by .. because, true)
   return 'accepted', 'the run is cancelled'

@@ -2,7 +2,7 @@
 //!
 //! Says in plain Rust what the scripts say in Lua; where the two differ, one of them is wrong. Keeps nothing on disk.
 
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::collections::{BTreeMap, VecDeque};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -18,10 +18,16 @@ use crate::meter::Need;
 use crate::patch::Revision;
 use crate::run::{Halt, RunStatus, StepRecord};
 
+mod budget;
 mod claims;
+mod control;
 mod dispatch;
 mod outcomes;
+mod plans;
+mod queue;
+mod read;
 mod run;
+mod steps;
 
 use run::Run;
 
@@ -52,10 +58,13 @@ impl Memory {
     }
 
     /// Does something with a run that exists and has not expired.
-    fn with<T>(&self, id: &RunId, absent: T, verb: impl FnOnce(&mut Run, u64) -> T) -> T {
+    fn with<T>(&self, id: &RunId, absent: T, verb: impl FnOnce(&mut Run) -> T) -> T {
         let (mut kept, now) = self.open();
         match kept.runs.get_mut(id).filter(|run| run.expires_ms.is_none_or(|at| now < at)) {
-            Some(run) => verb(run, now),
+            Some(run) => {
+                run.now = now;
+                verb(run)
+            }
             None => absent,
         }
     }
@@ -73,67 +82,68 @@ impl Memory {
 
     pub(super) fn claim(&self, id: &RunId, request: &ClaimRequest<'_>) -> Claimed {
         let absent = Claimed::Stale { why: "there is no such run".to_owned() };
-        self.with(id, absent, |run, now| run.claim(request, now))
+        self.with(id, absent, |run| run.claim(request))
     }
 
     pub(super) fn renew(&self, id: &RunId, slot: Slot, epoch: u64, lease: Duration) -> Held {
-        self.with(id, Held::Ended, |run, now| run.renew(slot, epoch, lease, now))
+        self.with(id, Held::Ended, |run| run.renew(slot, epoch, lease))
     }
 
     pub(super) fn release(&self, id: &RunId, slot: Slot, epoch: u64) -> Held {
-        self.with(id, Held::Lost, |run, now| run.release(slot, epoch, now))
+        self.with(id, Held::Lost, |run| run.release(slot, epoch))
     }
 
     pub(super) fn journal(&self, id: &RunId, slot: Slot, epoch: u64, index: usize, entry: &str, account: &Account) -> Held {
-        self.with(id, Held::Lost, |run, now| run.journal(slot, epoch, index, entry, account, now))
+        self.with(id, Held::Lost, |run| run.journal(slot, epoch, index, entry, account))
     }
 
+    #[expect(clippy::too_many_arguments, reason = "one atomic operation")]
     pub(super) fn put_plan(
         &self,
-        _id: &RunId,
-        _epoch: u64,
-        _current: u32,
-        _revision: &Revision,
-        _note: &PlanNote,
-        _handled: &[StepNumber],
-        _account: &Account,
+        id: &RunId,
+        epoch: u64,
+        current: u32,
+        revision: &Revision,
+        note: &PlanNote,
+        handled: &[StepNumber],
+        account: &Account,
     ) -> Put {
-        unimplemented!()
+        self.with(id, Put::Lost, |run| run.put_plan(epoch, current, revision, note, handled, account))
     }
 
     pub(super) fn keep_plan(
         &self,
-        _id: &RunId,
-        _epoch: u64,
-        _handled: &[StepNumber],
-        _counts: bool,
-        _account: &Account,
+        id: &RunId,
+        epoch: u64,
+        handled: &[StepNumber],
+        counts: bool,
+        account: &Account,
     ) -> (Held, Owed) {
-        unimplemented!()
+        self.with(id, (Held::Lost, Owed::Nothing), |run| run.keep_plan(epoch, handled, counts, account))
     }
 
-    pub(super) fn halt(&self, _id: &RunId, _slot: Slot, _epoch: u64, _halt: &Halt, _account: &Account) -> Held {
-        unimplemented!()
+    pub(super) fn halt(&self, id: &RunId, slot: Slot, epoch: u64, halt: &Halt, account: &Account) -> Held {
+        self.with(id, Held::Ended, |run| run.halt_by(slot, epoch, halt, account))
     }
 
-    pub(super) fn reserve(&self, _id: &RunId, _slot: Slot, _epoch: u64, _number: u64, _need: &Need) -> Reserved {
-        unimplemented!()
+    pub(super) fn reserve(&self, id: &RunId, slot: Slot, epoch: u64, number: u64, need: &Need) -> Reserved {
+        self.with(id, Reserved::Lost, |run| run.reserve(slot, epoch, number, need))
     }
 
-    pub(super) fn control(&self, _id: &RunId, _control: &Control<'_>) -> Controlled {
-        unimplemented!()
+    pub(super) fn control(&self, id: &RunId, control: &Control<'_>) -> Controlled {
+        self.with(id, Controlled::no_such_run(), |run| run.control(id, control))
     }
 
-    pub(super) fn control_reply(&self, _id: &RunId, _control: &str) -> Option<String> {
-        unimplemented!()
+    pub(super) fn control_reply(&self, id: &RunId, control: &str) -> Option<String> {
+        self.with(id, None, |run| run.controls.get(control).map(super::json))
     }
 
-    pub(super) fn take_ready(&self, _id: &RunId, _token: &str) -> Taken {
-        unimplemented!()
+    pub(super) fn take_ready(&self, id: &RunId, token: &str) -> Taken {
+        self.with(id, Taken::default(), |run| run.take_ready(token))
     }
 
     pub(super) fn report(&self, id: &RunId, step: StepNumber, epoch: u64, record: &StepRecord, account: &Account) -> Reported {
-        self.with(id, Reported::Stale, |run, now| run.report(step, epoch, record, account, now))
+        self.with(id, Reported::Stale, |run| run.report(step, epoch, record, account))
     }
 
     pub(super) fn retry(
@@ -145,11 +155,11 @@ impl Memory {
         after: Duration,
         account: &Account,
     ) -> (Held, Owed) {
-        self.with(id, (Held::Lost, Owed::Nothing), |run, now| run.retry(slot, epoch, again, after, account, now))
+        self.with(id, (Held::Lost, Owed::Nothing), |run| run.retry(slot, epoch, again, after, account))
     }
 
     pub(super) fn finish(&self, id: &RunId, slot: Slot, epoch: u64, end: &Finish, account: &Account) -> Held {
-        let held = self.with(id, Held::Lost, |run, now| run.finish(slot, epoch, end, account, now));
+        let held = self.with(id, Held::Lost, |run| run.finish(slot, epoch, end, account));
         if held == Held::Kept {
             self.settle(id);
         }
@@ -157,11 +167,11 @@ impl Memory {
     }
 
     pub(super) fn advance(&self, id: &RunId) -> Advance {
-        self.with(id, Advance::Gone, |run, now| run.advance(now))
+        self.with(id, Advance::Gone, Run::advance)
     }
 
     pub(super) fn take_back(&self, id: &RunId, slot: Slot, message_id: &str, why: &str) -> TakenBack {
-        self.with(id, TakenBack::Gone, |run, now| run.take_back(slot, message_id, why, now))
+        self.with(id, TakenBack::Gone, |run| run.take_back(slot, message_id, why))
     }
 
     pub(super) fn wake(&self, id: &RunId, after: Duration) {
@@ -188,19 +198,19 @@ impl Memory {
     }
 
     pub(super) fn snapshot(&self, id: &RunId) -> Option<Snapshot> {
-        self.with(id, None, |run, _now| Some(run.snapshot(id)))
+        self.with(id, None, |run| Some(run.snapshot(id)))
     }
 
     pub(super) fn status(&self, id: &RunId) -> Option<RunStatus> {
-        self.with(id, None, |run, _now| Some(run.status))
+        self.with(id, None, |run| Some(run.status))
     }
 
     pub(super) fn result(&self, id: &RunId) -> Option<String> {
-        self.with(id, None, |run, _now| run.result.clone())
+        self.with(id, None, |run| run.result.clone())
     }
 
     pub(super) fn events(&self, id: &RunId, after: &str, limit: usize) -> Vec<Event> {
-        self.with(id, Vec::new(), |run, _now| run.events_after(after, limit))
+        self.with(id, Vec::new(), |run| run.events_after(after, limit))
     }
 
     pub(super) fn list(&self, offset: usize, limit: usize) -> Vec<RunLine> {
@@ -219,49 +229,5 @@ impl Memory {
 
     pub(super) fn dead_letters(&self, limit: usize) -> Vec<String> {
         self.open().0.dead.iter().take(limit).cloned().collect()
-    }
-}
-
-/// Slots or steps in the order in which Redis keeps a sorted set: by time, then by name as text.
-#[derive(Debug, Default)]
-struct Queue {
-    order: BTreeSet<(u64, String)>,
-    times: BTreeMap<String, u64>,
-}
-
-impl Queue {
-    fn put(&mut self, at: u64, name: &str) {
-        self.remove(name);
-        self.order.insert((at, name.to_owned()));
-        self.times.insert(name.to_owned(), at);
-    }
-
-    fn remove(&mut self, name: &str) {
-        if let Some((name, at)) = self.times.remove_entry(name) {
-            self.order.remove(&(at, name));
-        }
-    }
-
-    fn clear(&mut self) {
-        *self = Self::default();
-    }
-
-    /// When `name` stands in the queue.
-    fn time_of(&self, name: &str) -> Option<u64> {
-        self.times.get(name).copied()
-    }
-
-    fn len(&self) -> usize {
-        self.times.len()
-    }
-
-    /// Names whose time has come, in order.
-    fn due(&self, now: u64) -> impl Iterator<Item = &String> {
-        self.order.iter().take_while(move |(at, _)| *at <= now).map(|(_, name)| name)
-    }
-
-    /// The earliest time after `now`.
-    fn next_after(&self, now: u64) -> Option<u64> {
-        self.order.range((now + 1, String::new())..).next().map(|(at, _)| *at)
     }
 }

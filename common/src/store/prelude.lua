@@ -157,6 +157,12 @@ local function close(step, state, why)
   redis.call('HSET', RESULTS, step, '{"outcome":"' .. state .. '","error":' .. cjson.encode(why) .. '}')
 end
 
+-- Closes a step that waits for `because`.
+local function skip(step, because)
+  close(step, 'skipped', 'step ' .. because .. ' did not succeed')
+  event('step_skipped', step, nil, nil, '{"because":' .. because .. '}')
+end
+
 -- A step that may be dispatched from `at` on, unless its run is ending.
 local function make_ready(step, at)
   local halted, why = run_get('halt', 'halt_reason')
@@ -251,8 +257,7 @@ local function settle(step)
         local state, anyway = slot_get(dependent, 'state', 'anyway')
         if state ~= 'waiting' then return end
         if anyway ~= '1' then
-          close(dependent, 'skipped', 'step ' .. because .. ' did not succeed')
-          event('step_skipped', dependent, nil, nil, '{"because":' .. because .. '}')
+          skip(dependent, because)
           failed[#failed + 1] = dependent
         elseif redis.call('HINCRBY', STEPS, dependent .. ':waiting', -1) == 0 then
           make_ready(dependent, now)
@@ -269,6 +274,7 @@ end
 local function decided(at)
   local told = false
   close_plan('succeeded')
+  redis.call('HSET', RUN, 'backlog', 0) -- what was held up by the open plan does not wait for the window
   for i = at + 1, at + tonumber(ARGV[at]) do
     redis.call('SREM', NEWS, ARGV[i])
     local state = slot_get(ARGV[i], 'state')

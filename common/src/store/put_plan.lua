@@ -4,13 +4,13 @@
 --      steps put: number, spec, deps, anyway · steps retired · steps with what waits for them: number, next · steps decided on
 -- -> {stored, owed} | {lost} | {moved}
 local epoch, revision = ARGV[2], tonumber(ARGV[3]) + 1
-local status, current = run_get('status', 'revision')
+local status, current, halted = run_get('status', 'revision', 'halt')
 current = tonumber(current or 0)
 local attempt = fenced('plan', epoch)
 if not attempt or current ~= revision - 1 then
   local state, last = slot_get('plan', 'state', 'epoch')
-  -- else the reply to this very call was lost
-  if current == revision and state ~= 'running' and last == epoch then return { 'stored', still_owed() } end
+  local stored = current == revision and state ~= 'running' or set(halted) and state == 'succeeded'
+  if stored and last == epoch then return { 'stored', still_owed() } end -- the reply to this very call was lost
   return { 'lost' }
 end
 local put = 6 + 7 + 2 * tonumber(ARGV[12])
@@ -25,7 +25,7 @@ for i = retired + 1, following - 1 do
 end
 local handled = following + 1 + 2 * tonumber(ARGV[following])
 
-if set(redis.call('HGET', RUN, 'halt')) then
+if set(halted) then
   -- The run is ending: nothing new starts.
   account(6, 'plan', attempt, epoch)
   decided(handled)
@@ -52,27 +52,30 @@ for i = put + 1, retired - 1, 4 do
   slot_set(step, 'deps', ARGV[i + 2], 'anyway', ARGV[i + 3], 'settled', 0, 'next', '')
 end
 for i = following + 1, handled - 1, 2 do slot_set(ARGV[i], 'next', ARGV[i + 1]) end
+-- All are counted before any is told: what is told counts down.
+local doomed = {}
 for i = put + 1, retired - 1, 4 do
-  local step, anyway = ARGV[i], ARGV[i + 3]
-  local waiting, doomed = 0, nil
+  local waiting = 0
   each(ARGV[i + 2], function(dependency)
     local state, settled = slot_get(dependency, 'state', 'settled')
     if state == 'succeeded' then return end
     if not (ended(state) and settled == '1') then
       waiting = waiting + 1
-    elseif anyway ~= '1' then
-      doomed = doomed or dependency
+    elseif ARGV[i + 3] ~= '1' then
+      doomed[i] = doomed[i] or dependency
     end
   end)
-  slot_set(step, 'waiting', waiting)
-  if slot_get(step, 'state') ~= 'waiting' then
-    -- skipped already, with a step before it
-  elseif doomed then
-    close(step, 'skipped', 'step ' .. doomed .. ' did not succeed')
-    event('step_skipped', step, nil, nil, '{"because":' .. doomed .. '}')
-    settle(step)
-  elseif waiting == 0 then
-    make_ready(step, now)
+  slot_set(ARGV[i], 'waiting', waiting)
+end
+for i = put + 1, retired - 1, 4 do
+  local state, waiting = slot_get(ARGV[i], 'state', 'waiting')
+  if state ~= 'waiting' then
+    -- told already, with a step before it
+  elseif doomed[i] then
+    skip(ARGV[i], doomed[i])
+    settle(ARGV[i])
+  elseif waiting == '0' then
+    make_ready(ARGV[i], now)
   end
 end
 
@@ -86,7 +89,7 @@ if status == 'planning' then
   else
     redis.call('HSET', RUN, 'status', set(paused) and 'paused' or 'running')
   end
-  redis.call('HSET', RUN, 'backlog', 0, 'feedback', '', 'edited', '')
+  redis.call('HSET', RUN, 'feedback', '', 'edited', '')
 else
   redis.call('HINCRBY', RUN, 'replans', 1)
 end

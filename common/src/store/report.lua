@@ -9,7 +9,7 @@ if final(status) then return { 'finished', status } end
 local attempt = fenced(step, epoch)
 if not attempt then
   local state, last = slot_get(step, 'state', 'epoch')
-  if state and ended(state) and last == epoch then return { 'recorded', still_owed() } end -- the reply to this very call was lost
+  if state == outcome and last == epoch then return { 'recorded', still_owed() } end -- the reply to this very call was lost
   return { 'stale' }
 end
 

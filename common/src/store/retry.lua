@@ -3,6 +3,7 @@
 -- ARGV 2 slot  3 epoch  4 retry | park | anew  5 after ms  6 entry  7.. usage and events
 -- -> {kept, owed} | {lost}
 local slot, epoch, how, after = ARGV[2], ARGV[3], ARGV[4], tonumber(ARGV[5])
+if final(redis.call('HGET', RUN, 'status')) then return { 'lost' } end
 local attempt = fenced(slot, epoch)
 if not attempt then
   local state, last = slot_get(slot, 'state', 'epoch')

@@ -2,67 +2,104 @@
 
 use std::time::Duration;
 
-use super::run::{Run, patience};
+use super::run::Run;
+use super::steps::patience;
 use crate::clock::millis;
 use crate::event::EventType;
 use crate::id::Slot;
 use crate::limits::CLAIMS_MAX;
-use crate::run::{Outcome, StepInput, StepState};
+use crate::run::{RunStatus, StepInput, StepState};
 use crate::store::{Account, Again, Claim, ClaimRequest, Claimed, Held, Owed};
 
+fn stale(why: impl Into<String>) -> Claimed {
+    Claimed::Stale { why: why.into() }
+}
+
 impl Run {
-    pub(super) fn claim(&mut self, request: &ClaimRequest<'_>, now: u64) -> Claimed {
-        let stale = |why: &str| Claimed::Stale { why: why.to_owned() };
+    pub(super) fn claim(&mut self, request: &ClaimRequest<'_>) -> Claimed {
         if self.status.is_final() {
             return Claimed::Finished(self.status);
         }
         let slot = request.slot;
-        let name = slot.to_string();
-        if let Some(state) = self.slots.get(&slot).map(|slot| slot.state).filter(|state| state.outcome().is_some()) {
-            return Claimed::Done { owed: self.still_owed(now), state };
+        let Some(state) = self.state(slot) else { return stale("there is no such step") };
+        if state.outcome().is_some() {
+            return Claimed::Done { owed: self.still_owed(), state };
         }
-        let Some(state) = self.slots.get_mut(&slot) else { return stale("there is no such step") };
-        if state.state == StepState::Waiting {
+        if state == StepState::Waiting {
             return stale("its dependencies have not succeeded");
         }
-        if request.attempt.is_some_and(|attempt| attempt != state.attempt) {
-            return stale(&format!("it is at attempt {}", state.attempt));
+        if self.status == RunStatus::AwaitingApproval {
+            return stale("its plan waits for approval");
         }
-        let repeated = state.state == StepState::Running && state.nonce == request.nonce;
-        if !repeated {
-            let waits_in_ready = state.state == StepState::Ready && matches!(slot, Slot::Step(_));
-            let deadline = if waits_in_ready { &self.ready } else { &self.flight }.time_of(&name).unwrap_or(0);
-            let takes_over = state.message_id == request.message_id && request.redelivered;
-            if state.state == StepState::Running && !takes_over && deadline > now {
-                return Claimed::Duplicate { worker: state.worker.clone() };
-            }
-            if state.state == StepState::Ready && deadline > now {
-                return stale("it waits for a later time");
-            }
-            state.state = StepState::Running;
-            state.epoch += 1;
-            state.claims += 1;
-            state.message_id = request.message_id.to_owned();
-            state.nonce = request.nonce.to_owned();
-            state.worker = request.worker.to_owned();
-            state.sent = 0;
-            let (attempt, epoch) = (state.attempt, state.epoch);
-            self.ready.remove(&name);
-            self.flight.put(now + millis(request.lease), &name);
-            let data = serde_json::json!({"worker": request.worker});
-            self.event(now, EventType::Claimed, Some((slot, Some(attempt), Some(epoch))), data);
+        let attempt = self.slot(slot).attempt;
+        if request.attempt.is_some_and(|wanted| wanted != attempt) {
+            return stale(format!("it is at attempt {attempt}"));
+        }
+        let repeated = state == StepState::Running && self.slot(slot).nonce == request.nonce;
+        if !repeated && let Some(refused) = self.take(request, state) {
+            return refused;
         }
         self.in_hand(slot)
     }
 
+    /// Makes the claimant the slot's holder, or says why not.
+    fn take(&mut self, request: &ClaimRequest<'_>, state: StepState) -> Option<Claimed> {
+        let (slot, now) = (request.slot, self.now);
+        let name = slot.to_string();
+        let waits_in_ready = state == StepState::Ready && matches!(slot, Slot::Step(_));
+        let deadline = if waits_in_ready { &self.ready } else { &self.flight }.time_of(&name).unwrap_or(0);
+        let standing = self.slot(slot);
+        let takes_over = standing.message_id == request.message_id && request.redelivered;
+        if state == StepState::Running && !takes_over && deadline > now {
+            return Some(Claimed::Duplicate { worker: standing.worker.clone() });
+        }
+        if state == StepState::Ready && deadline > now {
+            return Some(stale("it waits for a later time"));
+        }
+        if state == StepState::Running {
+            self.unreserve(slot, true);
+        }
+        if self.status == RunStatus::Paused {
+            self.put_off(slot);
+            return Some(stale("the run is paused"));
+        }
+        self.enter(slot, StepState::Running);
+        let standing = self.slot(slot);
+        standing.epoch += 1;
+        standing.claims += 1;
+        standing.message_id = request.message_id.to_owned();
+        standing.nonce = request.nonce.to_owned();
+        standing.worker = request.worker.to_owned();
+        standing.sent = 0;
+        standing.reservation = None;
+        let (attempt, epoch) = (standing.attempt, standing.epoch);
+        self.ready.remove(&name);
+        self.flight.put(now + millis(request.lease), &name);
+        let data = serde_json::json!({"worker": request.worker});
+        self.event_of(EventType::Claimed, slot, Some(attempt), Some(epoch), data);
+        None
+    }
+
+    /// Nothing new starts in a paused run. A step waits where it will be dispatched from; the plan is asked for again by whoever
+    /// resumes the run.
+    fn put_off(&mut self, slot: Slot) {
+        match slot {
+            Slot::Step(step) => {
+                self.make_ready(step, self.now);
+                self.drained();
+            }
+            Slot::Plan | Slot::Summary => self.enter(slot, StepState::Dispatched),
+        }
+    }
+
     fn in_hand(&self, slot: Slot) -> Claimed {
-        let Some(state) = self.slots.get(&slot) else { return Claimed::Stale { why: "there is no such step".to_owned() } };
+        let Some(standing) = self.slots.get(&slot) else { return stale("there is no such step") };
         let (text, step) = match slot {
             Slot::Plan => (&self.new.request, None),
             Slot::Summary => (&self.new.objective, None),
             Slot::Step(number) => (&self.new.objective, self.specs.get(&number).cloned()),
         };
-        let inputs = state.depends_on.iter().filter_map(|dependency| {
+        let inputs = standing.depends_on.iter().filter_map(|dependency| {
             let record = self.results.get(dependency)?;
             Some(StepInput {
                 step_number: *dependency,
@@ -73,96 +110,94 @@ impl Run {
             })
         });
         let claim = Box::new(Claim {
-            epoch: state.epoch,
-            attempt: state.attempt,
-            parks: state.parks,
+            epoch: standing.epoch,
+            attempt: standing.attempt,
+            parks: standing.parks,
             text: text.clone(),
             limited: self.new.rules.budget.is_limited(),
             step,
-            journal: state.journal.clone(),
+            journal: standing.journal.clone(),
             inputs: inputs.collect(),
         });
-        if state.claims > CLAIMS_MAX { Claimed::Poisoned(claim) } else { Claimed::Execute(claim) }
+        if standing.claims > CLAIMS_MAX { Claimed::Poisoned(claim) } else { Claimed::Execute(claim) }
     }
 
-    pub(super) fn renew(&mut self, slot: Slot, epoch: u64, lease: Duration, now: u64) -> Held {
+    /// Asked often; the lease starts anew only when less than two thirds of it are left.
+    pub(super) fn renew(&mut self, slot: Slot, epoch: u64, lease: Duration) -> Held {
         if self.status.is_final() {
             return Held::Ended;
         }
         if self.fenced(slot, epoch).is_none() {
             return Held::Lost;
         }
-        self.flight.put(now + millis(lease), &slot.to_string());
+        let (name, lease) = (slot.to_string(), millis(lease));
+        let left = self.flight.time_of(&name).unwrap_or(0).saturating_sub(self.now);
+        if left * 3 < lease * 2 {
+            self.flight.put(self.now + lease, &name);
+        }
         Held::Kept
     }
 
-    pub(super) fn release(&mut self, slot: Slot, epoch: u64, now: u64) -> Held {
+    pub(super) fn release(&mut self, slot: Slot, epoch: u64) -> Held {
         if self.status.is_final() {
             return Held::Ended;
         }
-        let Some(state) = self.fenced(slot, epoch) else { return Held::Lost };
-        state.claims -= 1;
-        state.state = StepState::Dispatched;
-        self.flight.put(now + patience(0), &slot.to_string());
+        if self.fenced(slot, epoch).is_none() {
+            return Held::Lost;
+        }
+        self.unreserve(slot, true);
+        self.slot(slot).claims -= 1;
+        self.enter(slot, StepState::Dispatched);
+        self.flight.put(self.now + patience(0), &slot.to_string());
         Held::Kept
     }
 
-    pub(super) fn journal(&mut self, slot: Slot, epoch: u64, index: usize, entry: &str, account: &Account, now: u64) -> Held {
+    pub(super) fn journal(&mut self, slot: Slot, epoch: u64, index: usize, entry: &str, account: &Account) -> Held {
         if self.status.is_final() {
             return Held::Ended;
         }
-        let Some(state) = self.fenced(slot, epoch) else { return Held::Lost };
-        if index < state.journal.len() {
+        let Some(attempt) = self.fenced(slot, epoch) else { return Held::Lost };
+        let journal = &mut self.slot(slot).journal;
+        if index < journal.len() {
             return Held::Kept;
         }
-        state.journal.push(entry.to_owned());
-        let attempt = state.attempt;
-        self.account(slot, attempt, epoch, account, now);
+        journal.push(entry.to_owned());
+        self.account(slot, attempt, epoch, account);
         Held::Kept
     }
 
-    pub(super) fn retry(
-        &mut self,
-        slot: Slot,
-        epoch: u64,
-        again: Again,
-        after: Duration,
-        account: &Account,
-        now: u64,
-    ) -> (Held, Owed) {
-        let Some(state) = self.fenced(slot, epoch) else {
-            let repeated = self.slots.get(&slot).is_some_and(|s| s.state == StepState::Ready && s.epoch == epoch);
-            return if repeated { (Held::Kept, self.still_owed(now)) } else { (Held::Lost, Owed::Nothing) };
+    pub(super) fn retry(&mut self, slot: Slot, epoch: u64, again: Again, after: Duration, account: &Account) -> (Held, Owed) {
+        if self.status.is_final() {
+            return (Held::Lost, Owed::Nothing);
+        }
+        let Some(attempt) = self.fenced(slot, epoch) else {
+            let repeated = self.left_at(slot, StepState::Ready, epoch);
+            return if repeated { (Held::Kept, self.still_owed()) } else { (Held::Lost, Owed::Nothing) };
         };
-        let attempt = state.attempt;
-        state.state = StepState::Ready;
-        state.claims = 0;
-        state.sent = 0;
+        self.account(slot, attempt, epoch, account);
+        self.enter(slot, StepState::Ready);
+        let standing = self.slot(slot);
+        standing.claims = 0;
+        standing.sent = 0;
+        standing.parked = again == Again::Park;
         match again {
-            Again::Retry => state.attempt += 1,
-            Again::Park => state.parks += 1,
-            Again::Anew(lesson) => {
-                state.attempt += 1;
-                state.journal = vec![lesson];
+            Again::Retry => standing.attempt += 1,
+            Again::Park => standing.parks += 1,
+            Again::Anew(entry) => {
+                standing.attempt += 1;
+                standing.journal = vec![entry];
             }
         }
-        self.account(slot, attempt, epoch, account, now);
-        let name = slot.to_string();
+        let at = self.now + millis(after);
         match slot {
             Slot::Plan | Slot::Summary => {
-                self.flight.put(now + millis(after), &name);
+                self.flight.put(at, &slot.to_string());
                 (Held::Kept, Owed::Nothing)
             }
-            Slot::Step(_) => {
-                self.flight.remove(&name);
-                self.ready.put(now + millis(after), &name);
-                (Held::Kept, self.owed(false, now))
+            Slot::Step(step) => {
+                self.make_ready(step, at);
+                (Held::Kept, self.owed(false, false))
             }
         }
     }
-}
-
-/// What a skipped step records.
-pub(super) fn skipped_because(step: crate::id::StepNumber) -> crate::run::StepRecord {
-    crate::run::StepRecord::without_result(Outcome::Skipped, format!("step {step} did not succeed"))
 }

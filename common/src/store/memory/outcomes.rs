@@ -1,124 +1,160 @@
-//! Steps end, and so does the run: `report`, `finish`, and who must act.
+//! Steps end, and so does the run: `report`, `halt`, `finish`, and who must act.
 
-use super::claims::skipped_because;
-use super::run::{Run, SlotState, patience};
+use super::run::Run;
+use super::steps::{patience, state_of};
 use crate::clock::millis;
 use crate::event::EventType;
 use crate::id::{Slot, StepNumber};
-use crate::run::{Outcome, RunStatus, StepRecord, StepState};
-use crate::store::{Account, Finish, Held, Owed, Reported};
+use crate::run::{Halt, Outcome, RunStatus, StepRecord, StepState};
+use crate::store::{Account, Finish, Held, Owed, Reported, reported_state};
 
 impl Run {
-    pub(super) fn report(&mut self, step: StepNumber, epoch: u64, record: &StepRecord, account: &Account, now: u64) -> Reported {
+    pub(super) fn report(&mut self, step: StepNumber, epoch: u64, record: &StepRecord, account: &Account) -> Reported {
         if self.status.is_final() {
             return Reported::Finished(self.status);
         }
-        let slot = Slot::Step(step);
-        let succeeded = crate::store::reported_state(record) == Outcome::Succeeded;
-        let Some(state) = self.fenced(slot, epoch) else {
-            let repeated = self.slots.get(&slot).is_some_and(|s| s.state.outcome().is_some() && s.epoch == epoch);
-            return if repeated { Reported::Recorded(self.still_owed(now)) } else { Reported::Stale };
+        let (slot, outcome) = (Slot::Step(step), reported_state(record));
+        let Some(attempt) = self.fenced(slot, epoch) else {
+            let repeated = self.left_at(slot, state_of(outcome), epoch);
+            return if repeated { Reported::Recorded(self.still_owed()) } else { Reported::Stale };
         };
-        state.state = if succeeded { StepState::Succeeded } else { StepState::Failed };
-        state.journal.clear();
-        let (attempt, next) = (state.attempt, state.next.clone());
         self.results.insert(step, record.clone());
-        self.open.remove(&step);
         self.flight.remove(&step.to_string());
-        self.account(slot, attempt, epoch, account, now);
-        let newly_ready = if succeeded {
-            self.unblock(&next, now)
-        } else {
-            self.skip(step, next, now);
-            false
-        };
-        Reported::Recorded(self.owed(newly_ready, now))
-    }
+        self.open.remove(&slot);
+        self.enter(slot, state_of(outcome));
+        self.account(slot, attempt, epoch, account);
+        self.slot(slot).journal.clear();
 
-    /// One more dependency of these has succeeded. Whether one of them became ready by it.
-    fn unblock(&mut self, steps: &[StepNumber], now: u64) -> bool {
+        let succeeded = outcome == Outcome::Succeeded;
+        let asks = self.asks_planner(succeeded);
         let mut newly_ready = false;
-        for step in steps {
-            let Some(state) = self.slots.get_mut(&Slot::Step(*step)) else { continue };
-            state.waiting -= 1;
-            if state.waiting == 0 && state.state == StepState::Waiting {
-                state.state = StepState::Ready;
-                self.ready.put(now, &step.to_string());
-                newly_ready = true;
+        if succeeded {
+            for dependent in self.slot(slot).next.clone() {
+                newly_ready |= self.unblock(dependent);
             }
+        } else if !asks {
+            newly_ready = self.settle(step);
         }
-        newly_ready
+        let plan = asks && self.tell_planner(step);
+        Reported::Recorded(self.owed(newly_ready, plan))
     }
 
-    /// Whatever waits for `failed`, directly or not, will never run.
-    fn skip(&mut self, failed: StepNumber, next: Vec<StepNumber>, now: u64) {
-        let mut stack = vec![(failed, next)];
-        while let Some((because, dependents)) = stack.pop() {
-            for step in dependents {
-                let Some(state) = self.slots.get_mut(&Slot::Step(step)) else { continue };
-                if state.state != StepState::Waiting {
-                    continue;
-                }
-                state.state = StepState::Skipped;
-                let further = state.next.clone();
-                self.open.remove(&step);
-                self.results.insert(step, skipped_because(because));
-                let data = serde_json::json!({"because": because});
-                self.event(now, EventType::StepSkipped, Some((Slot::Step(step), None, None)), data);
-                stack.push((step, further));
-            }
+    /// The planner is to decide on a step that ended. Whether that is new to it.
+    fn tell_planner(&mut self, step: StepNumber) -> bool {
+        self.news.insert(step);
+        let new = !self.plan_is_open();
+        if new {
+            self.open_plan(Some(step));
         }
+        new
     }
 
-    fn drained(&mut self, now: u64) -> bool {
+    fn summary_owed(&mut self) {
+        self.renewed(Slot::Summary, StepState::Dispatched);
+        self.flight.put(self.now + patience(0), &Slot::Summary.to_string());
+    }
+
+    /// Whether the answer is owed: every step has ended, or the run is to end and nothing runs any more.
+    pub(super) fn drained(&mut self) -> bool {
         if !self.open.is_empty() {
             return false;
         }
-        if self.status == RunStatus::Running {
+        let ready = match self.status {
+            RunStatus::Summarizing => return true,
+            RunStatus::Running => true,
+            RunStatus::Planning | RunStatus::AwaitingApproval | RunStatus::Paused => self.halt.is_some(),
+            RunStatus::Succeeded | RunStatus::Partial | RunStatus::Failed | RunStatus::Cancelled => false,
+        };
+        if ready {
             self.status = RunStatus::Summarizing;
-            self.slots.insert(Slot::Summary, SlotState::new(StepState::Dispatched));
-            self.flight.put(now + patience(0), &Slot::Summary.to_string());
-            self.event(now, EventType::Drained, None, serde_json::json!({}));
+            self.summary_owed();
+            self.event(EventType::Drained, serde_json::json!({}));
         }
-        true
+        ready
     }
 
-    pub(super) fn owed(&mut self, newly_ready: bool, now: u64) -> Owed {
-        if self.drained(now) {
+    /// Who must act. While ready steps wait for the window, the planner is told only when the flight has fallen to half of it.
+    pub(super) fn owed(&mut self, newly_ready: bool, plan: bool) -> Owed {
+        if self.drained() {
             return Owed::Summary;
         }
-        let told = match self.backlog {
-            false => newly_ready,
-            true => self.flight.len() == self.window / 2 || self.flight.len() == 0,
-        };
-        if told { Owed::Planner } else { Owed::Nothing }
+        let flight = self.in_flight();
+        let dispatch = if self.backlog { flight == self.window() / 2 || flight == 0 } else { newly_ready };
+        if plan || dispatch { Owed::Planner } else { Owed::Nothing }
     }
 
-    pub(super) fn still_owed(&self, now: u64) -> Owed {
+    /// The same for a redelivery, which cannot know what its first delivery still published: rather once too often.
+    pub(super) fn still_owed(&self) -> Owed {
         if self.status == RunStatus::Summarizing {
             return Owed::Summary;
         }
-        if self.ready.due(now).next().is_some() { Owed::Planner } else { Owed::Nothing }
+        let plan = self.state(Slot::Plan) == Some(StepState::Dispatched);
+        if plan || self.any_ready() { Owed::Planner } else { Owed::Nothing }
     }
 
-    pub(super) fn finish(&mut self, slot: Slot, epoch: u64, end: &Finish, account: &Account, now: u64) -> Held {
+    /// The run ends early: nothing more is started, and with `abort` what runs is no longer wanted. The answer is owed as soon as
+    /// nothing runs any more.
+    pub(super) fn halt(&mut self, halt: Halt, abort: bool) {
+        self.halt = Some(halt.clone());
+        let mut cancelled = 0;
+        for slot in self.open.clone() {
+            if self.state(slot) == Some(StepState::Running) && !abort {
+                continue;
+            }
+            self.unreserve(slot, true);
+            match slot {
+                Slot::Step(step) => {
+                    self.close(step, Outcome::Cancelled, halt.reason.clone());
+                    cancelled += 1;
+                }
+                Slot::Plan | Slot::Summary => self.close_plan(StepState::Cancelled),
+            }
+        }
+        self.news.clear();
+        let data = serde_json::json!({"kind": halt.kind.as_str(), "reason": halt.reason, "cancelled": cancelled});
+        self.event(EventType::Halted, data);
+        if self.status == RunStatus::Summarizing && abort {
+            self.unreserve(Slot::Summary, true);
+            self.summary_owed();
+        }
+        self.drained();
+    }
+
+    /// The holder of a slot ends the run early.
+    pub(super) fn halt_by(&mut self, slot: Slot, epoch: u64, halt: &Halt, account: &Account) -> Held {
+        if self.status.is_final() {
+            return Held::Ended;
+        }
+        let Some(attempt) = self.fenced(slot, epoch) else {
+            let same = self.halt.as_ref().is_some_and(|before| before.kind == halt.kind);
+            return if same && self.slot(slot).epoch == epoch { Held::Kept } else { Held::Lost };
+        };
+        self.account(slot, attempt, epoch, account);
+        self.halt(halt.clone(), true);
+        Held::Kept
+    }
+
+    pub(super) fn finish(&mut self, slot: Slot, epoch: u64, end: &Finish, account: &Account) -> Held {
         if self.status.is_final() {
             return if self.finished_by == Some((slot, epoch)) { Held::Kept } else { Held::Lost };
         }
-        let Some(state) = self.fenced(slot, epoch) else { return Held::Lost };
-        state.state = if end.status == RunStatus::Failed { StepState::Failed } else { StepState::Succeeded };
-        let attempt = state.attempt;
+        let Some(attempt) = self.fenced(slot, epoch) else { return Held::Lost };
         self.status = end.status;
-        self.error = end.error.clone();
-        self.finished_at_ms = Some(now);
+        self.error = end.error.clone().filter(|error| !error.is_empty());
+        self.finished_at_ms = Some(self.now);
         self.finished_by = Some((slot, epoch));
-        self.account(slot, attempt, epoch, account, now);
+        self.enter(slot, if end.status == RunStatus::Failed { StepState::Failed } else { StepState::Succeeded });
+        self.account(slot, attempt, epoch, account);
         self.result = Some(end.document.clone());
         self.ready.clear();
         self.flight.clear();
         self.open.clear();
+        self.news.clear();
         self.tokens.clear();
-        self.expires_ms = Some(now + millis(end.retention));
+        for standing in self.slots.values_mut() {
+            standing.journal.clear();
+        }
+        self.expires_ms = Some(self.now + millis(end.retention));
         Held::Kept
     }
 }

@@ -2,170 +2,215 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::Queue;
+use super::queue::Queue;
 use crate::clock::millis;
 use crate::event::{Event, EventType};
-use crate::id::{RunId, Slot, StepNumber};
-use crate::limits::DISPATCH_TIMEOUT;
-use crate::plan::{Plan, Step};
-use crate::run::{RunStatus, StepRecord, StepState, Usage};
-use crate::store::{Account, NewRun, RunLine, Snapshot};
+use crate::id::{Slot, StepNumber};
+use crate::message::ControlReply;
+use crate::meter::Need;
+use crate::plan::Step;
+use crate::run::{Halt, RunStatus, StepRecord, StepState, Usage};
+use crate::store::{NewRun, StoredPlan};
 
 #[derive(Debug)]
 pub(super) struct Run {
-    pub(super) status: RunStatus,
-    pub(super) revision: u32,
-    pub(super) window: usize,
-    pub(super) backlog: bool,
+    /// The time of the verb at work.
+    pub(super) now: u64,
+    /// What it was opened with; its rules hold to the end.
     pub(super) new: NewRun,
+    pub(super) status: RunStatus,
     pub(super) created_at_ms: u64,
     pub(super) finished_at_ms: Option<u64>,
     pub(super) finished_by: Option<(Slot, u64)>,
     pub(super) expires_ms: Option<u64>,
     pub(super) error: Option<String>,
-    pub(super) usage: Usage,
-    pub(super) plan: Plan,
+    pub(super) result: Option<String>,
+    /// The current revision of the plan; revision 0 has no steps.
+    pub(super) plan: StoredPlan,
+    /// Every step that was ever planned.
     pub(super) specs: BTreeMap<StepNumber, Step>,
     pub(super) slots: BTreeMap<Slot, SlotState>,
     pub(super) results: BTreeMap<StepNumber, StepRecord>,
+    /// Steps by when they may be dispatched.
     pub(super) ready: Queue,
+    /// Slots by when their lease or their wait for a claim ends.
     pub(super) flight: Queue,
-    pub(super) open: BTreeSet<StepNumber>,
+    /// Steps that have not ended, and the plan while it is owed.
+    pub(super) open: BTreeSet<Slot>,
+    /// Ended steps that the planner is to decide on.
+    pub(super) news: BTreeSet<StepNumber>,
     /// What each dispatch took.
-    pub(super) tokens: BTreeMap<String, Vec<Slot>>,
+    pub(super) tokens: BTreeMap<String, Vec<StepNumber>>,
+    /// Whether ready steps wait for the window.
+    pub(super) backlog: bool,
+    pub(super) usage: Usage,
+    /// Reserved by calls under way.
+    pub(super) held: Need,
+    pub(super) replans: u32,
+    pub(super) deadline_at_ms: Option<u64>,
+    pub(super) halt: Option<Halt>,
+    pub(super) paused_by: Option<String>,
+    pub(super) retried_by: Option<String>,
+    pub(super) approval_until_ms: Option<u64>,
+    /// What was decided on the plan that waited for approval last, in one sentence.
+    pub(super) approval_decision: Option<String>,
+    pub(super) rejections: u32,
+    pub(super) feedback: Option<String>,
+    pub(super) edited: Option<String>,
     pub(super) events: Vec<Event>,
-    pub(super) result: Option<String>,
+    /// Replies to commands by their id.
+    pub(super) controls: BTreeMap<String, ControlReply>,
 }
 
-#[derive(Debug, Clone)]
+/// Where a slot stands. The fields after `reservation` are those of steps.
+#[derive(Debug, Default)]
 pub(super) struct SlotState {
-    pub(super) state: StepState,
+    /// None before anybody planned it.
+    pub(super) state: Option<StepState>,
+    pub(super) since_ms: u64,
     pub(super) attempt: u32,
     pub(super) epoch: u64,
     pub(super) claims: u32,
     pub(super) parks: u32,
+    /// Whether it was given back for a rate limit the last time.
+    pub(super) parked: bool,
+    /// Dispatches in a row without a claim.
     pub(super) sent: u32,
     pub(super) message_id: String,
     pub(super) nonce: String,
-    pub(super) token: String,
     pub(super) worker: String,
+    pub(super) token: String,
+    pub(super) journal: Vec<String>,
+    /// What its holder has reserved.
+    pub(super) held: Need,
+    /// The number of its holder's last reservation.
+    pub(super) reservation: Option<u64>,
+    /// Dependencies that it still waits for.
     pub(super) waiting: usize,
     pub(super) depends_on: Vec<StepNumber>,
     pub(super) next: Vec<StepNumber>,
-    pub(super) journal: Vec<String>,
-}
-
-impl SlotState {
-    pub(super) fn new(state: StepState) -> Self {
-        Self {
-            state,
-            attempt: 1,
-            epoch: 0,
-            claims: 0,
-            parks: 0,
-            sent: 0,
-            message_id: String::new(),
-            nonce: String::new(),
-            token: String::new(),
-            worker: String::new(),
-            waiting: 0,
-            depends_on: Vec::new(),
-            next: Vec::new(),
-            journal: Vec::new(),
-        }
-    }
-}
-
-/// How long a message may wait for its claim before it is sent again: doubled with every dispatch that came to nothing.
-pub(super) fn patience(sent: u32) -> u64 {
-    millis(DISPATCH_TIMEOUT) * 2u64.pow(sent.min(6))
+    /// Runs even when a dependency did not succeed.
+    pub(super) anyway: bool,
+    /// What waits for it has been told that it did not succeed.
+    pub(super) settled: bool,
+    /// Not in the plan any more.
+    pub(super) retired: bool,
 }
 
 impl Run {
     pub(super) fn open(new: &NewRun, now: u64) -> Self {
         let mut run = Self {
-            status: RunStatus::Planning,
-            revision: 0,
-            window: new.window as usize,
-            backlog: false,
+            now,
             new: new.clone(),
+            status: RunStatus::Planning,
             created_at_ms: now,
             finished_at_ms: None,
             finished_by: None,
             expires_ms: None,
             error: None,
-            usage: Usage::default(),
-            plan: Plan::default(),
+            result: None,
+            plan: StoredPlan::default(),
             specs: BTreeMap::new(),
-            slots: BTreeMap::from([(Slot::Plan, SlotState::new(StepState::Dispatched))]),
+            slots: BTreeMap::new(),
             results: BTreeMap::new(),
             ready: Queue::default(),
             flight: Queue::default(),
             open: BTreeSet::new(),
+            news: BTreeSet::new(),
             tokens: BTreeMap::new(),
+            backlog: false,
+            usage: Usage::default(),
+            held: Need::default(),
+            replans: 0,
+            deadline_at_ms: new.rules.deadline.map(|deadline| now + millis(deadline)),
+            halt: None,
+            paused_by: None,
+            retried_by: None,
+            approval_until_ms: None,
+            approval_decision: None,
+            rejections: 0,
+            feedback: None,
+            edited: None,
             events: Vec::new(),
-            result: None,
+            controls: BTreeMap::new(),
         };
-        run.flight.put(now + patience(0), &Slot::Plan.to_string());
-        run.event(now, EventType::RunOpened, None, serde_json::json!({"objective_bytes": new.objective.len()}));
+        run.event(EventType::RunOpened, serde_json::json!({"objective_bytes": new.objective.len()}));
+        run.open_plan(None);
         run
     }
 
-    /// The slot if `epoch` may still write for it.
-    pub(super) fn fenced(&mut self, slot: Slot, epoch: u64) -> Option<&mut SlotState> {
-        self.slots.get_mut(&slot).filter(|s| s.state == StepState::Running && s.epoch == epoch)
+    /// The slot as it stands; one that nobody planned has no state.
+    pub(super) fn slot(&mut self, slot: Slot) -> &mut SlotState {
+        self.slots.entry(slot).or_default()
     }
 
-    /// Adds an entry to the audit trail; `of` names slot, attempt and epoch.
-    pub(super) fn event(
+    pub(super) fn state(&self, slot: Slot) -> Option<StepState> {
+        self.slots.get(&slot)?.state
+    }
+
+    /// Moves the slot to `state`, now.
+    pub(super) fn enter(&mut self, slot: Slot, state: StepState) {
+        let now = self.now;
+        let standing = self.slot(slot);
+        standing.state = Some(state);
+        standing.since_ms = now;
+    }
+
+    /// The slot's attempt if `epoch` may still write for it.
+    pub(super) fn fenced(&self, slot: Slot, epoch: u64) -> Option<u32> {
+        let standing = self.slots.get(&slot)?;
+        (standing.state == Some(StepState::Running) && standing.epoch == epoch).then_some(standing.attempt)
+    }
+
+    /// Whether the slot stands at `state` and `epoch` was the last to hold it.
+    pub(super) fn left_at(&self, slot: Slot, state: StepState, epoch: u64) -> bool {
+        self.slots.get(&slot).is_some_and(|standing| standing.state == Some(state) && standing.epoch == epoch)
+    }
+
+    /// Whether a step may be dispatched now.
+    pub(super) fn any_ready(&self) -> bool {
+        self.ready.due(self.now).next().is_some()
+    }
+
+    /// Steps in flight: what else flies does not count for the window.
+    pub(super) fn in_flight(&self) -> usize {
+        let others = [Slot::Plan, Slot::Summary].iter().filter(|slot| self.flight.time_of(&slot.to_string()).is_some());
+        self.flight.len() - others.count()
+    }
+
+    pub(super) fn window(&self) -> usize {
+        self.new.window as usize
+    }
+
+    /// Adds an entry on the run as a whole to the audit trail.
+    pub(super) fn event(&mut self, kind: EventType, data: serde_json::Value) {
+        self.append(kind, None, None, None, data);
+    }
+
+    /// Adds an entry on a slot to the audit trail.
+    pub(super) fn event_of(
         &mut self,
-        now: u64,
         kind: EventType,
-        of: Option<(Slot, Option<u32>, Option<u64>)>,
+        slot: Slot,
+        attempt: Option<u32>,
+        epoch: Option<u64>,
         data: serde_json::Value,
     ) {
-        let last =
-            self.events.last().filter(|event| event.at_ms == now).and_then(|event| event.id.rsplit('-').next()?.parse().ok());
-        let sequence = last.map_or(0, |last: u64| last + 1);
-        self.events.push(Event {
-            id: format!("{now}-{sequence}"),
-            at_ms: now,
-            kind,
-            slot: of.map(|(slot, _, _)| slot.to_string()),
-            attempt: of.and_then(|(_, attempt, _)| attempt),
-            epoch: of.and_then(|(_, _, epoch)| epoch),
-            data,
-        });
+        self.append(kind, Some(slot.to_string()), attempt, epoch, data);
     }
 
-    /// Adds usage and events that a verb brings along.
-    pub(super) fn account(&mut self, slot: Slot, attempt: u32, epoch: u64, account: &Account, now: u64) {
-        self.usage += account.usage;
-        for draft in &account.events {
-            self.event(now, draft.kind, Some((slot, Some(attempt), Some(epoch))), draft.data.clone());
-        }
-    }
-
-    pub(super) fn events_after(&self, after: &str, limit: usize) -> Vec<Event> {
-        let position = |id: &str| {
-            let (ms, sequence) = id.split_once('-').unwrap_or((id, "0"));
-            (ms.parse::<u64>().unwrap_or(0), sequence.parse::<u64>().unwrap_or(0))
-        };
-        let from = (!after.is_empty()).then(|| position(after));
-        self.events.iter().filter(|event| from.is_none_or(|from| position(&event.id) > from)).take(limit).cloned().collect()
-    }
-
-    pub(super) fn line(&self, id: &RunId) -> RunLine {
-        RunLine {
-            run_id: id.clone(),
-            status: self.status,
-            objective: self.new.objective.clone(),
-            created_at_ms: self.created_at_ms,
-            finished_at_ms: self.finished_at_ms,
-        }
-    }
-
-    pub(super) fn snapshot(&self, _id: &RunId) -> Snapshot {
-        unimplemented!()
+    fn append(
+        &mut self,
+        kind: EventType,
+        slot: Option<String>,
+        attempt: Option<u32>,
+        epoch: Option<u64>,
+        data: serde_json::Value,
+    ) {
+        let now = self.now;
+        let last = self.events.last().filter(|event| event.at_ms == now);
+        let last: Option<u64> = last.and_then(|event| event.id.rsplit('-').next()?.parse().ok());
+        let id = format!("{now}-{}", last.map_or(0, |last| last + 1));
+        self.events.push(Event { id, at_ms: now, kind, slot, attempt, epoch, data });
     }
 }
