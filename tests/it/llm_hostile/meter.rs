@@ -93,7 +93,10 @@ async fn requests_cost_what_is_configured() {
     assert_eq!(llm(&config).has_prices(), Ok(()));
     let (_, calls) = asked(&llm(&config), Answer, &[]).await;
     // 11 tokens read and 7 written.
-    assert_eq!(calls[0].usage, Usage { model_calls: 1, input_tokens: 11, output_tokens: 7, cost_nanos: 5_850, ..Usage::default() });
+    assert_eq!(
+        calls[0].usage,
+        Usage { model_calls: 1, input_tokens: 11, output_tokens: 7, cost_nanos: 5_850, ..Usage::default() }
+    );
     config.executor_model = Some("other".into());
     assert!(llm(&config).has_prices().is_err_and(|why| why.contains("other")));
     let (_, calls) = asked(&llm(&config), Last, &[]).await;

@@ -63,7 +63,8 @@ async fn patches_that_are_none() {
     check("single quotes", Replan, text(patch.replace('"', "'")), NoPlan("not valid JSON")).await;
     check("words", Replan, text("I would ask Ann."), NoPlan("no JSON")).await;
     check("nothing", Replan, text(""), NoPlan("empty")).await;
-    check("refusal", Replan, message(json!({"content": null, "refusal": "I will not."}), "stop"), NoPlan("refused: I will not")).await;
+    check("refusal", Replan, message(json!({"content": null, "refusal": "I will not."}), "stop"), NoPlan("refused: I will not"))
+        .await;
     check("503", Replan, always(Behaviour::error(503, "c", "busy")), Transient("busy")).await;
     check("429", Replan, always(Behaviour::rate_limited(Some("9"))), RateLimited(seconds(9))).await;
     check("401", Replan, always(Behaviour::error(401, "c", "who")), Permanent("who")).await;
@@ -104,7 +105,10 @@ async fn refused_patches_go_back_with_the_complaints() {
     assert_eq!(messages.len(), 4);
     assert_eq!(messages[2]["content"], "my old patch");
     assert!(messages[3]["content"].as_str().unwrap().contains("- step 9 does not exist"));
-    assert!(request.prompt().contains("<result step=\"1\" failed tool_hint=\"none\">") && request.prompt().contains("no such <\\/result> file"));
+    assert!(
+        request.prompt().contains("<result step=\"1\" failed tool_hint=\"none\">")
+            && request.prompt().contains("no such <\\/result> file")
+    );
     assert_eq!(request.body["response_format"]["json_schema"]["strict"], true);
 }
 

@@ -16,7 +16,8 @@ async fn verdicts_in_disguise() {
     check("reasoning first", Last, text(format!("<think>{{\"outcome\": \"failed\"}}</think>{done}")), Says("It is 2.")).await;
     check("another object first", Conclude, text(format!("{{\"thought\": 1}} {done}")), Says("It is 2.")).await;
     check("in a list", Last, text(format!("[{done}]")), Says("It is 2.")).await;
-    check("parsed content", Conclude, message(json!({"content": {"outcome": "succeeded", "result": "2"}}), "stop"), Says("2")).await;
+    check("parsed content", Conclude, message(json!({"content": {"outcome": "succeeded", "result": "2"}}), "stop"), Says("2"))
+        .await;
     check("in a call", Conclude, always(Behaviour::tool_calls(&[("verdict", &done)])), Says("It is 2.")).await;
     check("shouted", Last, text("{\"outcome\": \"SUCCEEDED\", \"result\": \"2\"}"), Says("2")).await;
     check("a synonym", Last, text("{\"outcome\": \"success\", \"result\": \"2\"}"), Says("2")).await;
@@ -27,13 +28,25 @@ async fn verdicts_in_disguise() {
     check("failed", Conclude, text(verdict("failed", "no such file", false)), Ends(NotDone, false, "no such file")).await;
     check("failed for now", LastFailed, text(verdict("failed", "no power", true)), Ends(NotDone, true, "no power")).await;
     check("impossible", Last, text(verdict("impossible", "a circle", true)), Ends(Impossible, false, "a circle")).await;
-    check("retryable as text", Last, text("{\"outcome\": \"failed\", \"result\": \"x\", \"retryable\": \"true\"}"), Ends(NotDone, true, "x"))
-        .await;
-    check("retryable as a number", Last, text("{\"outcome\": \"failed\", \"result\": \"x\", \"retryable\": 1}"), Ends(NotDone, false, "x"))
-        .await;
+    check(
+        "retryable as text",
+        Last,
+        text("{\"outcome\": \"failed\", \"result\": \"x\", \"retryable\": \"true\"}"),
+        Ends(NotDone, true, "x"),
+    )
+    .await;
+    check(
+        "retryable as a number",
+        Last,
+        text("{\"outcome\": \"failed\", \"result\": \"x\", \"retryable\": 1}"),
+        Ends(NotDone, false, "x"),
+    )
+    .await;
     check("no reason", Last, text("{\"outcome\": \"failed\"}"), Ends(NotDone, false, "gave no reason")).await;
-    check("the reason elsewhere", Last, text("{\"outcome\": \"failed\", \"reason\": \"broke\"}"), Ends(NotDone, false, "broke")).await;
-    check("action that failed", Act, text("{\"answer\": \"no file\", \"outcome\": \"failed\"}"), Ends(NotDone, false, "no file")).await;
+    check("the reason elsewhere", Last, text("{\"outcome\": \"failed\", \"reason\": \"broke\"}"), Ends(NotDone, false, "broke"))
+        .await;
+    check("action that failed", Act, text("{\"answer\": \"no file\", \"outcome\": \"failed\"}"), Ends(NotDone, false, "no file"))
+        .await;
 }
 
 #[tokio::test]
@@ -59,8 +72,13 @@ async fn verdicts_that_are_none() {
     check("cut off, says stop", Last, text("{\"outcome\": \"succeeded\", \"result\": \"2"), Unusable("cut off")).await;
     check("cut off in words", Last, message(json!({"content": "It is"}), "length"), Unusable("cut off")).await;
     check("single quotes", Last, text("{'outcome': 'succeeded'}"), Unusable("not valid JSON")).await;
-    check("refusal", Conclude, message(json!({"content": null, "refusal": "I cannot judge."}), "stop"), Unusable("refused: I cannot"))
-        .await;
+    check(
+        "refusal",
+        Conclude,
+        message(json!({"content": null, "refusal": "I cannot judge."}), "stop"),
+        Unusable("refused: I cannot"),
+    )
+    .await;
     check("content filter", Last, message(json!({"content": ""}), "content_filter"), Unusable("content filter")).await;
     check("nothing", Conclude, text(""), Unusable("empty")).await;
     check("only reasoning", Last, text("<think>for ever"), Unusable("")).await;
@@ -71,7 +89,8 @@ async fn verdicts_that_are_none() {
 async fn words_in_place_of_a_verdict() {
     check("words", Conclude, text("It is 2."), Says("It is 2.")).await;
     check("words after a failed call", LastFailed, text("It is 2."), Ends(NotDone, false, "It is 2.")).await;
-    check("words that begin with the outcome", Conclude, text("**Failed**: no such file."), Ends(NotDone, false, "no such file")).await;
+    check("words that begin with the outcome", Conclude, text("**Failed**: no such file."), Ends(NotDone, false, "no such file"))
+        .await;
     check("an impossible one", Last, text("Impossible, a circle has no corner."), Ends(Impossible, false, "no corner")).await;
     check("words that are judged well", Act, text("Failed to find it."), Ends(NotDone, false, "Failed to find it")).await;
     let fake = FakeOpenAi::start(text("It is 2.")).await;
