@@ -72,6 +72,7 @@ pub fn llm_config(base_url: &str) -> LlmConfig {
         summarizer_model: None,
         prices: Default::default(),
         timeout: Duration::from_secs(2),
+        prices: std::collections::BTreeMap::new(),
     }
 }
 
