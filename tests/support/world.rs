@@ -70,7 +70,6 @@ pub fn llm_config(base_url: &str) -> LlmConfig {
         planner_model: None,
         executor_model: None,
         summarizer_model: None,
-        prices: Default::default(),
         timeout: Duration::from_secs(2),
         prices: std::collections::BTreeMap::new(),
     }
