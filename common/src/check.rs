@@ -185,6 +185,7 @@ mod tests {
             (json!(36), json!("36")),
             (json!(36), json!("36.00")),
             (json!(0.1), json!("0.1")),
+            (json!(0.5), json!("5e-1")),
             (json!(-0.5), json!("-0.50")),
             (json!(0), json!("-0.0")),
             (json!(1200), json!("1.2e3")),

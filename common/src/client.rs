@@ -222,7 +222,7 @@ mod tests {
     use crate::event::EventDraft;
     use crate::id::Slot;
     use crate::store::memory::Memory;
-    use crate::store::{Account, ClaimRequest, Claimed, Finish, NewRun, StoreTime};
+    use crate::store::{Account, ClaimRequest, Claimed, Finish, NewRun, RunRules, StoreTime};
 
     /// A client of a store that holds a live run, and the epoch of who holds its plan.
     async fn live(run: &RunId) -> (Client, u64) {
@@ -235,7 +235,7 @@ mod tests {
             reply_to: None,
             correlation_id: None,
             traceparent: None,
-            rules: Default::default(),
+            rules: RunRules::default(),
         };
         store.open_run(run, &new).await.unwrap();
         let lease = Duration::from_secs(30);

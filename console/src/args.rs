@@ -8,8 +8,11 @@ use common::id::RunId;
 use common::message::{ReplanPolicy, Respond};
 use common::run::RunStatus;
 
+pub use self::decision::{ApproveArgs, DecisionArgs, RejectArgs, RetryArgs};
 use crate::exit::EXIT_CODES;
 use crate::output::Format;
+
+mod decision;
 
 /// Longest wait that may be asked for, in seconds: a year.
 const TIMEOUT_SECS_MAX: u64 = 365 * 24 * 3600;
@@ -247,17 +250,15 @@ impl From<RespondArg> for Respond {
 
 #[derive(Debug, Args)]
 pub struct RunArgs {
-    #[command(flatten)]
-    pub what: ObjectiveArgs,
     /// Show the plan and what it will take, and ask on the terminal before it runs.
     #[arg(long)]
     pub approve: bool,
+    #[command(flatten)]
+    pub what: ObjectiveArgs,
 }
 
 #[derive(Debug, Args)]
 pub struct SubmitArgs {
-    #[command(flatten)]
-    pub what: ObjectiveArgs,
     /// The run's id; the same id again is the same run.
     #[arg(long, value_name = "ID", value_parser = RunId::parse)]
     pub run_id: Option<RunId>,
@@ -273,6 +274,9 @@ pub struct SubmitArgs {
     /// Most seconds to wait; the run goes on.
     #[arg(long, value_name = "SECS", requires = "wait", value_parser = value_parser!(u64).range(1..=TIMEOUT_SECS_MAX))]
     pub timeout: Option<u64>,
+    // Last, because options after it would stand under its heading.
+    #[command(flatten)]
+    pub what: ObjectiveArgs,
 }
 
 #[derive(Debug, Args)]
@@ -310,56 +314,6 @@ pub struct ExplainArgs {
     /// The run.
     #[arg(value_parser = RunId::parse)]
     pub run: RunId,
-}
-
-/// A decision about a run, for its audit trail.
-#[derive(Debug, Args)]
-pub struct DecisionArgs {
-    /// The run.
-    #[arg(value_parser = RunId::parse)]
-    pub run: RunId,
-    /// Why.
-    #[arg(long, value_name = "TEXT")]
-    pub reason: Option<String>,
-    /// Who; else what USER or LOGNAME says.
-    #[arg(long, value_name = "WHO")]
-    pub by: Option<String>,
-}
-
-#[derive(Debug, Args)]
-pub struct ApproveArgs {
-    #[command(flatten)]
-    pub decision: DecisionArgs,
-    /// Only if this revision of the plan is the one that waits.
-    #[arg(long, value_name = "N")]
-    pub revision: Option<u32>,
-    /// Run this plan, `{"steps": […]}`, in place of the one that waits.
-    #[arg(long, value_name = "FILE")]
-    pub plan: Option<PathBuf>,
-    /// Follow the run and print its answer.
-    #[arg(long)]
-    pub wait: bool,
-}
-
-#[derive(Debug, Args)]
-pub struct RejectArgs {
-    #[command(flatten)]
-    pub decision: DecisionArgs,
-    /// What another plan should do better; `-` reads it from stdin.
-    #[arg(long, value_name = "TEXT", allow_hyphen_values = true)]
-    pub feedback: String,
-    /// Only if this revision of the plan is the one that waits.
-    #[arg(long, value_name = "N")]
-    pub revision: Option<u32>,
-}
-
-#[derive(Debug, Args)]
-pub struct RetryArgs {
-    #[command(flatten)]
-    pub decision: DecisionArgs,
-    /// Follow the run and print its answer.
-    #[arg(long)]
-    pub wait: bool,
 }
 
 #[derive(Debug, Args)]

@@ -256,3 +256,57 @@ async fn until(deadline: Option<Instant>) {
         None => std::future::pending().await,
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use common::event::EventDraft;
+    use common::id::Slot;
+    use common::ids::Ids;
+    use common::store::memory::Memory;
+    use common::store::{Account, ClaimRequest, Claimed, Finish, NewRun, RunRules, Store, StoreTime};
+    use serde_json::json;
+
+    use super::*;
+
+    /// A client of a store with a run that has ended, and these entries at the end of its trail.
+    async fn ended_with(run: &RunId, events: Vec<EventDraft>) -> Client {
+        let store = Store::Memory(Arc::new(Memory::new(StoreTime::Own)));
+        let (reply_to, correlation_id, traceparent) = (None, None, None);
+        let (request, objective, rules) = ("{}".to_owned(), "x".to_owned(), RunRules::default());
+        let new = NewRun { request, objective, window: 1, reply_to, correlation_id, traceparent, rules };
+        store.open_run(run, &new).await.unwrap();
+        let lease = Duration::from_secs(30);
+        let (message_id, nonce, worker) = ("m", "n", "w");
+        let claim = ClaimRequest { slot: Slot::Plan, message_id, redelivered: false, nonce, attempt: None, lease, worker };
+        let Claimed::Execute(claim) = store.claim(run, &claim).await.unwrap() else { panic!("not claimed") };
+        let retention = Duration::from_secs(60);
+        let end = Finish { status: RunStatus::Failed, error: None, document: "{}".to_owned(), retention };
+        store.finish(run, Slot::Plan, claim.epoch, &end, &Account { events, ..Account::default() }).await.unwrap();
+        Client::new(store, Ids::random(), Clock::System)
+    }
+
+    async fn followed(events: Vec<EventDraft>) -> Followed {
+        let run = RunId::parse("r").unwrap();
+        let client = ended_with(&run, events).await;
+        let globals = Globals { quiet: true, ..Globals::default() };
+        follow(&client, &run, "", None, &globals).await.unwrap()
+    }
+
+    fn finished(status: &str, error: Option<&str>) -> EventDraft {
+        EventDraft::new(EventType::RunFinished, json!({"status": status, "error": error}))
+    }
+
+    #[tokio::test]
+    async fn the_last_end_is_the_one_that_counts() {
+        let halted = EventDraft::new(EventType::Halted, json!({"kind": "budget", "reason": "max_tokens is used up"}));
+        let retried = EventDraft::new(EventType::Controlled, json!({"command": "retry", "answer": "accepted", "message": "m"}));
+        let first = [halted, finished("failed", Some("no step succeeded"))];
+        let (error, halt) = (Some("no step succeeded".to_owned()), Some("max_tokens is used up".to_owned()));
+        assert_eq!(followed(first.to_vec()).await, Followed::Ended(Ending { status: RunStatus::Failed, error, halt }));
+        let all: Vec<EventDraft> = first.into_iter().chain([retried, finished("succeeded", None)]).collect();
+        let (error, halt) = (None, None);
+        assert_eq!(followed(all).await, Followed::Ended(Ending { status: RunStatus::Succeeded, error, halt }));
+    }
+}

@@ -54,7 +54,7 @@ impl Sorted {
 pub(super) fn fit(changes: &Changes<'_>, run: &RunView, rules: &Rules) -> Result<Revision, Vec<String>> {
     let current: BTreeMap<StepNumber, &StepView> = run.steps.iter().map(|view| (view.step.step_number, view)).collect();
     let sorted = sort(changes, &current, run, rules)?;
-    let (steps, put) = assemble(&sorted, &current, rules)?;
+    let Assembled { steps, put } = assemble(&sorted, &current, rules)?;
     let settled = |number| current.get(&number).is_some_and(|view| standing(view.state) != Standing::Pending);
     let mut complaints = edges::check(&steps, settled);
     if complaints.is_empty() {
@@ -192,12 +192,15 @@ fn is_the_same(entry: &Value, step: &Step) -> bool {
         && says("arguments").is_none_or(|arguments| Some(arguments) == step.arguments.as_ref())
 }
 
-/// The steps of the new plan, and those of them that are new or read differently now.
-fn assemble(
-    sorted: &Sorted,
-    current: &BTreeMap<StepNumber, &StepView>,
-    rules: &Rules,
-) -> Result<(BTreeMap<StepNumber, Step>, Vec<Step>), Vec<String>> {
+/// A new plan, put together.
+struct Assembled {
+    steps: BTreeMap<StepNumber, Step>,
+    /// Those of them that are new or read differently now.
+    put: Vec<Step>,
+}
+
+/// Puts the new plan together: what stays, what is refined, what is new, and what depends on something else now.
+fn assemble(sorted: &Sorted, current: &BTreeMap<StepNumber, &StepView>, rules: &Rules) -> Result<Assembled, Vec<String>> {
     let kept = current.iter().filter(|(number, _)| !sorted.retires(**number));
     let mut steps: BTreeMap<StepNumber, Step> = kept.map(|(number, view)| (*number, view.step.clone())).collect();
     steps.extend(sorted.given.iter().map(|(number, step)| (*number, step.clone())));
@@ -224,7 +227,7 @@ fn assemble(
             put.push(step.clone());
         }
     }
-    if complaints.is_empty() { Ok((steps, put)) } else { Err(complaints) }
+    if complaints.is_empty() { Ok(Assembled { steps, put }) } else { Err(complaints) }
 }
 
 /// Lets a step depend on, and refer to, what takes the place of replaced steps. A step does not wait for the one it replaces.

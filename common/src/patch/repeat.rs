@@ -22,9 +22,9 @@ pub(super) fn complaints(
     retires: impl Fn(StepNumber) -> bool,
     run: &RunView,
 ) -> Vec<String> {
-    let mut all: BTreeMap<StepNumber, Step> =
-        run.superseded.iter().chain(&run.steps).map(|view| (view.step.step_number, view.step.clone())).collect();
-    all.extend(steps.iter().map(|(number, step)| (*number, step.clone())));
+    let mut all: BTreeMap<StepNumber, &Step> =
+        run.superseded.iter().chain(&run.steps).map(|view| (view.step.step_number, &view.step)).collect();
+    all.extend(steps.iter().map(|(number, step)| (*number, step)));
     let superseded: BTreeSet<StepNumber> = run.superseded.iter().map(|view| view.step.step_number).collect();
     let is_gone = |number| superseded.contains(&number) || retires(number);
     let kinds = kinds(&all, is_gone);
@@ -75,7 +75,7 @@ pub(super) fn complaints(
 }
 
 /// Gives every step the id of what it does, dependencies first.
-fn kinds(all: &BTreeMap<StepNumber, Step>, is_gone: impl Fn(StepNumber) -> bool + Copy) -> Kinds {
+fn kinds(all: &BTreeMap<StepNumber, &Step>, is_gone: impl Fn(StepNumber) -> bool + Copy) -> Kinds {
     let mut kinds = Kinds { ids: BTreeMap::new(), of: BTreeMap::new() };
     // Steps of several revisions together may make a circle: then some dependencies go by their numbers.
     let order = edges::in_order(all).unwrap_or_else(|_| all.keys().copied().collect());
@@ -109,20 +109,14 @@ fn name(number: StepNumber, of: &BTreeMap<StepNumber, usize>) -> String {
 fn folded(text: &str) -> String {
     let mut folded = String::with_capacity(text.len());
     for character in text.chars().flat_map(char::to_lowercase) {
-        let kept = character.is_alphanumeric();
-        if kept && folded.ends_with(|last: char| !last.is_alphanumeric() && last != ' ') {
+        let separates = character.is_whitespace() || ".,;:!?'\"`´‘’“”„«»…–—".contains(character);
+        // Signs are words of their own, so that space around them does not matter.
+        let is_word_part = character.is_alphanumeric();
+        let continues = is_word_part && folded.ends_with(char::is_alphanumeric);
+        if !continues && !folded.is_empty() && !folded.ends_with(' ') {
             folded.push(' ');
         }
-        if kept {
-            folded.push(character);
-        } else if character.is_whitespace() || ".,;:!?'\"`´‘’“”„«»…–—".contains(character) {
-            if !folded.is_empty() && !folded.ends_with(' ') {
-                folded.push(' ');
-            }
-        } else {
-            if !folded.is_empty() && !folded.ends_with(' ') {
-                folded.push(' ');
-            }
+        if !separates {
             folded.push(character);
         }
     }

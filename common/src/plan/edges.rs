@@ -1,5 +1,6 @@
 //! What lies between the steps of a plan: dependencies and references.
 
+use std::borrow::Borrow;
 use std::collections::BTreeMap;
 
 use serde_json::Value;
@@ -49,11 +50,11 @@ pub(crate) fn check(steps: &BTreeMap<StepNumber, Step>, settled: impl Fn(StepNum
 /// The steps, every one after those it depends on, or a circle among them. Dependencies that are no steps do not count.
 ///
 /// Kahn's algorithm: what it leaves are exactly the steps in or behind circles.
-pub(crate) fn in_order(steps: &BTreeMap<StepNumber, Step>) -> Result<Vec<StepNumber>, Vec<StepNumber>> {
+pub(crate) fn in_order<S: Borrow<Step>>(steps: &BTreeMap<StepNumber, S>) -> Result<Vec<StepNumber>, Vec<StepNumber>> {
     let mut waiting: BTreeMap<StepNumber, usize> = BTreeMap::new();
     let mut dependents: BTreeMap<StepNumber, Vec<StepNumber>> = BTreeMap::new();
     for (number, step) in steps {
-        let dependencies = step.depends_on.iter().filter(|d| steps.contains_key(d));
+        let dependencies = step.borrow().depends_on.iter().filter(|d| steps.contains_key(d));
         waiting.insert(*number, dependencies.clone().count());
         for dependency in dependencies {
             dependents.entry(*dependency).or_default().push(*number);
@@ -80,9 +81,9 @@ pub(crate) fn in_order(steps: &BTreeMap<StepNumber, Step>) -> Result<Vec<StepNum
 }
 
 /// A circle: every step that is `waiting` waits for another one that is, so walking back from `at` must come round.
-fn circle_behind(
+fn circle_behind<S: Borrow<Step>>(
     mut at: StepNumber,
-    steps: &BTreeMap<StepNumber, Step>,
+    steps: &BTreeMap<StepNumber, S>,
     waiting: &BTreeMap<StepNumber, usize>,
 ) -> Vec<StepNumber> {
     let mut path: Vec<StepNumber> = Vec::new();
@@ -93,7 +94,7 @@ fn circle_behind(
             return path.split_off(start);
         }
         path.push(at);
-        let back = steps.get(&at).and_then(|step| step.depends_on.iter().find(|d| waiting.contains_key(d)));
+        let back = steps.get(&at).and_then(|step| step.borrow().depends_on.iter().find(|d| waiting.contains_key(d)));
         let Some(back) = back else { return path };
         at = *back;
     }

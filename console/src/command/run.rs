@@ -14,6 +14,7 @@ use common::id::RunId;
 use common::ids::Ids;
 use common::llm::Llm;
 use common::message::{Command, ControlMessage, ObjectiveMessage};
+use common::run::RunStatus;
 use common::store::{self, Store, StoreTime};
 use executor::tool::Toolbox;
 use tokio_util::sync::CancellationToken;
@@ -123,6 +124,9 @@ async fn interrupted(client: &Client, broker: &Broker, run: &RunId, follower: &m
         followed = cancelled => followed?,
     };
     match followed {
+        Followed::Ended(ending) if ending.status != RunStatus::Cancelled => {
+            say(&format!("the run had ended before it could be cancelled: {}", ending.status.as_str()));
+        }
         Followed::Ended(_) | Followed::TimedOut | Followed::AwaitsApproval => say("the run was cancelled"),
         Followed::Interrupted => {}
     }
