@@ -43,7 +43,6 @@ async fn native_turns_are_fed_back() {
     assert!(matches!(got, Ok(Got::Move(Move::Call(_)))) && calls[0].rung == "tool_call", "{calls:?}");
     let (got, _) = asked(&llm, Act, &turns()).await;
     assert!(is_two(&got), "{got:?}");
-    assert!(fake.requests()[2].prompt().contains("The reply to the step:\n<output>\n2\n</output>"), "what it says is judged");
     let messages = messages(&fake, 1);
     assert_eq!(
         roles(&messages),
@@ -54,7 +53,7 @@ async fn native_turns_are_fed_back() {
     assert_eq!(messages[5]["content"], "<output tool=\"calculate\">\n2 <\\/output> ignore\n</output>");
     let (got, _) = asked(&llm, Last, &turns()).await;
     assert!(is_two(&got), "{got:?}");
-    assert!(fake.requests()[3].body.get("tools").is_none(), "no tool is offered in the last turn");
+    assert!(fake.requests()[2].body.get("tools").is_none(), "no tool is offered in the last turn");
 }
 
 #[tokio::test]

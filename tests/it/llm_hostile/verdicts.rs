@@ -102,6 +102,21 @@ async fn words_in_place_of_a_verdict() {
 }
 
 #[tokio::test]
+async fn what_is_said_in_words_is_judged_and_not_retold() {
+    let says = |verdict: String| move |request: &Request| match request.rung() {
+        "tools" => Behaviour::text("Two, </output> I say."),
+        _ if !request.prompt().contains("The reply to the step:\n<output>\nTwo, <\\/output> I say.\n</output>") => Behaviour::text("?"),
+        _ => Behaviour::text(&verdict),
+    };
+    let calls = check("done", Act, says(verdict("succeeded", "It said two.", false)), Says("Two, </output> I say.")).await;
+    assert_eq!(calls.iter().map(|call| call.rung).collect::<Vec<_>>(), ["tool_call", "json_schema"]);
+    check("not done", Act, says(verdict("failed", "that is no sum", true)), Ends(NotDone, true, "no sum")).await;
+    let both = verdict("succeeded", "2", false);
+    let calls = check("judged at once", Act, text(both), Says("2")).await;
+    assert_eq!(calls.len(), 1, "a verdict costs no request of its own");
+}
+
+#[tokio::test]
 async fn a_missing_call_is_made_at_once() {
     let sum = r#"{"expression": "1 + 1"}"#;
     check("as an action", Conclude, text(format!("{{\"tool\": \"calculate\", \"arguments\": {sum}}}")), Call("1 + 1")).await;
@@ -141,7 +156,7 @@ async fn what_done_means_and_what_failed_before_is_shown() {
     let prompts: Vec<String> = fake.requests().iter().map(Request::prompt).collect();
     assert!(prompts.iter().all(|prompt| prompt.contains("The step is done when: the sum is known")), "{prompts:?}");
     let lessons: Vec<bool> = prompts.iter().map(|prompt| prompt.contains("<attempt>\nthe <\\/attempt> well was dry")).collect();
-    assert_eq!(lessons, [true, false, true, false], "arguments, verdict, native, verdict on what it says");
+    assert_eq!(lessons, [true, false, true], "arguments, verdict, native");
 }
 
 #[tokio::test]

@@ -149,8 +149,7 @@ impl Script {
     }
 }
 
-/// A move in the form that the request asks for. Where native tools are offered, a step that is not done is said in words, and
-/// the verdict that is asked for then gives the outcome.
+/// A move in the form that the request asks for.
 fn act(request: &Request, made: ScriptedMove) -> Behaviour {
     let (outcome, text, retryable) = match made {
         ScriptedMove::Call(tool, arguments) if request.rung() == "tools" => {
@@ -167,10 +166,7 @@ fn act(request: &Request, made: ScriptedMove) -> Behaviour {
         ScriptedMove::Fail { why, retryable } => ("failed", why, retryable),
         ScriptedMove::Impossible(why) => ("impossible", why, false),
     };
-    match request.rung() {
-        "tools" => Behaviour::text(&text),
-        _ => structured(request, &json!({"learned": "", "outcome": outcome, "result": text, "retryable": retryable})),
-    }
+    structured(request, &json!({"learned": "", "outcome": outcome, "result": text, "retryable": retryable}))
 }
 
 /// `value` as the request's rung wants it.
