@@ -111,12 +111,10 @@ fn sort(
             ));
         }
     }
-    sorted.dropped = changes.drop.iter().copied().collect();
+    // What is replaced goes anyway: small models name it twice.
+    sorted.dropped = changes.drop.iter().copied().filter(|number| !sorted.replaced.contains_key(number)).collect();
     for number in &sorted.dropped {
         complaints.extend(stays(*number, current).map(|why| format!("drop names step {number}, which {why}")));
-        if sorted.replaced.contains_key(number) {
-            complaints.push(format!("step {number} is both replaced and dropped: leave it out of drop"));
-        }
     }
     let both = |number: &&StepNumber| sorted.retires(**number);
     for number in sorted.given.keys().chain(sorted.replaced.values()).filter(both).collect::<BTreeSet<_>>() {
