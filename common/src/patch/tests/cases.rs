@@ -159,11 +159,7 @@ fn replacing() {
             "!step 7 replaces step 6, which is not in the plan",
         ),
         ("two for one", steps(json!([instead(6, 2, &[]), instead(7, 2, &[])])), "!steps 6 and 7 both replace step 2"),
-        (
-            "replaced and dropped",
-            json!({"steps": [instead(6, 2, &[])], "drop": [2]}),
-            "1 3<6 4<1,3 5<1 6 | put 3,6 | retired 2",
-        ),
+        ("replaced and dropped", json!({"steps": [instead(6, 2, &[])], "drop": [2]}), "1 3<6 4<1,3 5<1 6 | put 3,6 | retired 2"),
         ("the unknown", steps(json!([instead(6, 9, &[])])), "!step 6 replaces step 9, which is not in the plan"),
         ("itself", steps(json!([instead(6, 6, &[])])), "!step 6 replaces step 6, which is not in the plan"),
         ("a circle through a kept step", steps(json!([instead(6, 2, &[4])])), "!circle: 3 -> 6 -> 4 -> 3"),
