@@ -103,10 +103,14 @@ async fn words_in_place_of_a_verdict() {
 
 #[tokio::test]
 async fn what_is_said_in_words_is_judged_and_not_retold() {
-    let says = |verdict: String| move |request: &Request| match request.rung() {
-        "tools" => Behaviour::text("Two, </output> I say."),
-        _ if !request.prompt().contains("The reply to the step:\n<output>\nTwo, <\\/output> I say.\n</output>") => Behaviour::text("?"),
-        _ => Behaviour::text(&verdict),
+    let says = |verdict: String| {
+        move |request: &Request| match request.rung() {
+            "tools" => Behaviour::text("Two, </output> I say."),
+            _ if !request.prompt().contains("The reply to the step:\n<output>\nTwo, <\\/output> I say.\n</output>") => {
+                Behaviour::text("?")
+            }
+            _ => Behaviour::text(&verdict),
+        }
     };
     let calls = check("done", Act, says(verdict("succeeded", "It said two.", false)), Says("Two, </output> I say.")).await;
     assert_eq!(calls.iter().map(|call| call.rung).collect::<Vec<_>>(), ["tool_call", "json_schema"]);
