@@ -2,8 +2,6 @@
 
 use std::collections::BTreeMap;
 
-use serde_json::json;
-
 use super::{PROMPT_RESULT_BYTES_MAX, PROMPT_RESULTS_BYTES_MAX, context, cut, defused, plain, render, tool_list};
 use crate::id::StepNumber;
 use crate::llm::ReplanTask;
@@ -20,17 +18,7 @@ const NAMED_MAX: usize = 20;
 
 /// The system prompt of the planner that revises.
 pub(in crate::llm) fn replan_system(task: &ReplanTask<'_>, steps_max: usize) -> String {
-    let step = json!({
-        "step_number": task.next_number,
-        "description": "Write the birthday wish without the name",
-        "tool_hint": "none",
-        "depends_on": [],
-        "done_when": "a wish is written",
-        "replaces": 1,
-    });
-    let example = json!({"decision": "revise", "drop": [], "reason": "the name is not known", "steps": [step]}).to_string();
     let values = [
-        ("example", &*example),
         ("tools", &*tool_list(task.tools, false)),
         ("next_number", &task.next_number.to_string()),
         ("steps_max", &steps_max.to_string()),
