@@ -76,12 +76,16 @@ impl Revision {
 /// - Steps that succeeded stay. Those that are dispatched or running may be replaced or dropped, not refined; those that did not
 ///   succeed too. Repeating them as they are changes nothing.
 /// - What was tried and failed is not tried again, under whatever number, nor is what succeeded.
+/// - A failed step in `after` (the steps whose end asks for the patch) does not stay in a revised plan: that could only end partially.
 ///
 /// On refusal gives every complaint, at most [`PLAN_COMPLAINTS_MAX`], each one sentence that a model can act on.
-pub fn read(draft: &Value, run: &RunView, rules: &Rules) -> Result<Patch, Vec<String>> {
+pub fn read(draft: &Value, run: &RunView, after: &[StepNumber], rules: &Rules) -> Result<Patch, Vec<String>> {
     let decision = draft::decision(draft).map_err(|complaint| vec![complaint])?;
     let revision = match decision {
-        Decision::Revise => draft::changes(draft, rules).and_then(|changes| fit::fit(&changes, run, rules)).map(Some),
+        Decision::Revise => draft::changes(draft, rules)
+            .and_then(|changes| fit::fit(&changes, run, rules))
+            .and_then(|revision| forgets_nothing(revision, run, after))
+            .map(Some),
         Decision::Reached => finished(run).map(Some),
         Decision::Keep | Decision::Unreachable => Ok(None),
     };
@@ -92,6 +96,22 @@ pub fn read(draft: &Value, run: &RunView, rules: &Rules) -> Result<Patch, Vec<St
             Err(complaints)
         }
     }
+}
+
+/// Refuses a revision that says nothing about a failed step that asks for it.
+fn forgets_nothing(revision: Revision, run: &RunView, after: &[StepNumber]) -> Result<Revision, Vec<String>> {
+    let failed = |number: &&StepNumber| {
+        let view = run.steps.iter().find(|view| view.step.step_number == **number);
+        view.is_some_and(|view| view.state != StepState::Succeeded) && !revision.retired.contains(number)
+    };
+    let forgotten: Vec<String> = after
+        .iter()
+        .filter(failed)
+        .map(|number| {
+            format!("step {number} failed and stays in the plan: say \"replaces\": {number} in the step that does it in another way, or drop it")
+        })
+        .collect();
+    if forgotten.is_empty() { Ok(revision) } else { Err(forgotten) }
 }
 
 /// The steps that succeeded, and nothing else.

@@ -82,7 +82,7 @@ async fn try_to_decide(hand: &mut InHand<'_>, account: &mut Account) -> Result<O
 async fn fit(hand: &mut InHand<'_>, draft: &serde_json::Value, account: &Account) -> Result<Fitted, Failure> {
     let env = hand.planner.env.clone();
     for _ in 0..PATCH_TRIES_MAX {
-        let patch = match patch::read(draft, &hand.snapshot.view, &hand.planner.rules()) {
+        let patch = match patch::read(draft, &hand.snapshot.view, &hand.snapshot.news, &hand.planner.rules()) {
             Ok(patch) => patch,
             Err(complaints) => return Ok(Fitted::Refused(complaints)),
         };

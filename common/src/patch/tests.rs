@@ -72,7 +72,7 @@ fn sketch(patch: &Patch) -> String {
 
 /// Expects the patch to give the revision that `expected` sketches, or, where that starts with `!`, a complaint that contains the rest.
 fn check(name: &str, run: &RunView, draft: &Value, expected: &str) {
-    match (read(draft, run, &rules()), expected.strip_prefix('!')) {
+    match (read(draft, run, &[], &rules()), expected.strip_prefix('!')) {
         (Ok(patch), None) => {
             assert_eq!(sketch(&patch), expected, "{name}");
             if let Some(revision) = &patch.revision {
@@ -126,10 +126,25 @@ fn numbers_are_never_used_again() {
 }
 
 #[test]
+fn what_asked_for_the_patch_is_not_forgotten() {
+    let run = run(&[(1, "succeeded", &[]), (2, "failed", &[1]), (3, "waiting", &[2])]);
+    let read = |draft: Value, after: &[u32]| {
+        let after: Vec<StepNumber> = after.iter().copied().map(StepNumber).collect();
+        read(&draft, &run, &after, &rules())
+    };
+    let added = || json!({"steps": [{"step_number": 4, "description": "another way"}]});
+    let complaints = read(added(), &[2]).unwrap_err();
+    assert!(complaints[0].contains("step 2 failed and stays in the plan: say \"replaces\": 2"), "{complaints:?}");
+    assert!(read(added(), &[1]).is_ok(), "after a success nothing has to go");
+    assert!(read(json!({"steps": [{"step_number": 4, "description": "another way", "replaces": 2}]}), &[2]).is_ok());
+    assert!(read(json!({"drop": [2, 3]}), &[2]).is_ok());
+}
+
+#[test]
 fn differences_are_told() {
     let run = run(&[(1, "succeeded", &[]), (2, "failed", &[1]), (3, "waiting", &[2]), (4, "waiting", &[])]);
     let draft = json!({"steps": [{"step_number": 5, "description": "another way", "replaces": 2}], "drop": [4]});
-    let revision = read(&draft, &run, &rules()).unwrap().revision.unwrap();
+    let revision = read(&draft, &run, &[], &rules()).unwrap().revision.unwrap();
     let before = Plan { steps: run.steps.iter().map(|view| view.step.clone()).collect() };
     let expected = Diff { added: vec![StepNumber(5)], refined: vec![StepNumber(3)], retired: vec![StepNumber(2), StepNumber(4)] };
     assert_eq!(diff(&before, &revision), expected);
@@ -140,7 +155,7 @@ fn differences_are_told() {
 #[test]
 fn reasons_are_bounded() {
     let run = run(&[(1, "succeeded", &[])]);
-    let reason = |reason: Value| read(&json!({"decision": "keep", "reason": reason}), &run, &rules()).unwrap().reason;
+    let reason = |reason: Value| read(&json!({"decision": "keep", "reason": reason}), &run, &[], &rules()).unwrap().reason;
     assert_eq!(reason(json!(" it is fine ")), "it is fine");
     assert_eq!(reason(json!("ü".repeat(9_999))).chars().count(), 501);
     for missing in [json!(null), json!(""), json!(7), json!(["x"])] {
@@ -159,7 +174,7 @@ fn rewired_arguments_refer_to_the_new_step() {
         &[],
     );
     let draft = json!({"steps": [{"step_number": 3, "description": "another way", "replaces": 1}]});
-    let revision = read(&draft, &run, &rules()).unwrap().revision.unwrap();
+    let revision = read(&draft, &run, &[], &rules()).unwrap().revision.unwrap();
     let rewired = revision.put.iter().find(|step| step.step_number == StepNumber(2)).unwrap();
     let expected = json!({"expression": {"$result": 3, "pointer": "/a"}, "other": [{"$result": 3}, 1]});
     assert_eq!(rewired.arguments, Some(expected));
@@ -173,7 +188,7 @@ fn refining_keeps_what_is_not_said() {
     let refine = |fields: Value| {
         let mut entry = fields;
         entry["step_number"] = json!(2);
-        read(&json!({"steps": [entry]}), &run, &rules()).map(|patch| patch.revision.unwrap().put.remove(0))
+        read(&json!({"steps": [entry]}), &run, &[], &rules()).map(|patch| patch.revision.unwrap().put.remove(0))
     };
     let before = view(&step).step;
     let words = refine(json!({"description": "add all up"})).unwrap();
@@ -195,14 +210,18 @@ fn large_and_hostile_patches_are_bounded() {
         .collect();
     let mut chain = run_of(numbers, &[]);
     chain.steps[0].state = StepState::Failed;
-    let revision = read(&json!({"steps": [{"step_number": 10_001, "description": "y", "replaces": 1}]}), &chain, &rules).unwrap();
+    let revision =
+        read(&json!({"steps": [{"step_number": 10_001, "description": "y", "replaces": 1}]}), &chain, &[], &rules).unwrap();
     assert_eq!(revision.revision.unwrap().put.len(), 2);
-    let one_more = read(&json!({"steps": [{"step_number": 10_001, "description": "y"}]}), &chain, &rules).unwrap_err();
+    let one_more = read(&json!({"steps": [{"step_number": 10_001, "description": "y"}]}), &chain, &[], &rules).unwrap_err();
     assert_eq!(one_more, ["the new plan has 10001 steps, at most 10000 are allowed"]);
     let all = json!({"drop": (2..=10_000).collect::<Vec<u32>>()});
-    assert_eq!(read(&all, &chain, &rules).unwrap().revision.unwrap().retired.len(), 9_999);
+    assert_eq!(read(&all, &chain, &[], &rules).unwrap().revision.unwrap().retired.len(), 9_999);
     let bad: Vec<Value> = (0..10_000).map(|n| json!({"step_number": -n, "replaces": "x".repeat(200)})).collect();
-    assert_eq!(read(&json!({"steps": bad, "drop": vec![0; 10_000]}), &chain, &rules).unwrap_err().len(), PLAN_COMPLAINTS_MAX);
+    assert_eq!(
+        read(&json!({"steps": bad, "drop": vec![0; 10_000]}), &chain, &[], &rules).unwrap_err().len(),
+        PLAN_COMPLAINTS_MAX
+    );
 }
 
 #[test]
