@@ -6,7 +6,7 @@
 use std::collections::BTreeMap;
 use std::fmt::Debug;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::AtomicU64;
 
 use common::id::{RunId, Slot};
 use common::run::RunStatus;
@@ -132,7 +132,10 @@ fn everything() -> Vec<String> {
         each("retry-run", &["Accepted", "Repeated", "Refused"]),
         each("command owes", &["plan", "dispatch", "summary"]),
         RunStatus::ALL.map(|status| format!("status {status:?}")).to_vec(),
-        each("step waits", &["Steps", "Replan", "Window", "Dispatch", "Retry", "RateLimit", "Claim", "Running", "Resume", "Approval"]),
+        each(
+            "step waits",
+            &["Steps", "Replan", "Window", "Dispatch", "Retry", "RateLimit", "Claim", "Running", "Resume", "Approval"],
+        ),
         each("plan waits", &["Claim", "Running", "Retry", "RateLimit", "Resume"]),
         each("summary waits", &["Claim", "Running", "Retry"]),
         each("run waits", &["Resume", "Approval"]),
@@ -147,7 +150,7 @@ fn memory_and_redis_give_the_same_answers() {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     let time = Arc::new(AtomicU64::new(1_700_000_000_000));
     let redis = runtime.block_on(stores::redis(StoreTime::Given(time.clone())));
-    let mut runner = TestRunner::new(Config { cases: 1_500, failure_persistence: None, ..Config::default() });
+    let mut runner = TestRunner::new(Config { cases: 1_000, failure_persistence: None, ..Config::default() });
     let seen = std::cell::RefCell::new(Seen::new());
     let sequences = (prop::collection::vec(ops::rules(), 2), prop::collection::vec(ops::op(), 1..80));
     let outcome = runner.run(&sequences, |(rules, ops)| {

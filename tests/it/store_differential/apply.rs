@@ -8,10 +8,9 @@ use common::id::{Slot, StepNumber};
 use common::message::Command;
 use common::patch::Diff;
 use common::quote::Quote;
-use common::run::{Halt, HaltKind, Outcome, RunStatus, StepRecord, StepState, Usage};
-use common::store::{
-    Account, Advance, Again, ClaimRequest, Claimed, Control, Finish, NewRun, PlanNote, Taken,
-};
+use common::run::{Halt, HaltKind, Outcome, RunStatus, RunWait, StepRecord, StepState, Usage};
+use common::store::{Account, Advance, Again, ClaimRequest, Claimed, Control, Finish, NewRun, PlanNote, Taken};
+use common::wait::Wait;
 use proptest::prelude::*;
 use serde_json::json;
 
@@ -24,11 +23,20 @@ const RETENTION: Duration = Duration::from_secs(7 * 24 * 3600);
 
 type Tested = Result<(), TestCaseError>;
 
-fn slot_of(slot: usize) -> Slot {
+/// The slot that a number means: see `ops`.
+async fn slot_of(pair: &Pair<'_>, run: usize, slot: usize) -> Slot {
     match slot {
         0 => Slot::Plan,
         8 => Slot::Summary,
-        number => Slot::Step(StepNumber(number as u32)),
+        1..8 => Slot::Step(StepNumber(slot as u32)),
+        number => {
+            let Some(snapshot) = pair.snapshot(run).await else { return Slot::Plan };
+            let steps = snapshot.view.steps.iter().filter(|step| step.state == StepState::Running);
+            let mut held: Vec<Slot> = steps.map(|step| Slot::Step(step.step.step_number)).collect();
+            let running = |waiting: &&RunWait| matches!(waiting.wait, Wait::Running { .. });
+            held.extend(snapshot.view.waiting.iter().filter(running).filter_map(|waiting| Slot::parse(&waiting.slot)));
+            held.get(number % held.len().max(1)).copied().unwrap_or(Slot::Plan)
+        }
     }
 }
 
@@ -42,7 +50,7 @@ pub(super) async fn apply(pair: &mut Pair<'_>, op: &Op) -> Tested {
         Op::Open { run } => open(pair, run).await,
         Op::Claim { run, slot, message, redelivered, nonce, attempt } => {
             let (message_id, nonce) = (format!("m{message}"), format!("n{nonce}"));
-            let slot = slot_of(slot);
+            let slot = slot_of(pair, run, slot).await;
             let request =
                 ClaimRequest { slot, message_id: &message_id, redelivered, nonce: &nonce, attempt, lease: LEASE, worker: "w" };
             claim(pair, run, &request).await
@@ -53,9 +61,8 @@ pub(super) async fn apply(pair: &mut Pair<'_>, op: &Op) -> Tested {
         Op::TakeReady { run, token } => take_ready(pair, run, &format!("t{token}")).await,
         Op::Advance { run } => advance(pair, run).await,
         Op::TakeBack { run, slot, message } => {
-            let taken = both!(pair.take_back(&run_id(run), slot_of(slot), &format!("m{message}"), "dead \"letter\""));
-            pair.saw("take_back", &taken);
-            Ok(())
+            let slot = slot_of(pair, run, slot).await;
+            take_back(pair, run, slot, &format!("m{message}")).await
         }
         Op::Due => {
             let (mut expected, mut got) = (pair.memory.due(100).await.unwrap(), pair.redis.due(100).await.unwrap());
@@ -77,6 +84,24 @@ pub(super) async fn apply(pair: &mut Pair<'_>, op: &Op) -> Tested {
             }
         }
         Op::Work { run, slot, outcome } => work(pair, run, slot, outcome).await,
+        Op::Die { run, slot, times } => {
+            let slot = slot_of(pair, run, slot).await;
+            for _ in 0..times {
+                pair.time.fetch_add(LEASE.as_millis() as u64, Ordering::SeqCst);
+                claim_anew(pair, run, slot).await?;
+            }
+            Ok(())
+        }
+        Op::Bury { run, times } => {
+            for _ in 0..times {
+                let token = format!("bury-{}", pair.next());
+                take_ready(pair, run, &token).await?;
+                if let Some(step) = dispatched(pair, run).await.first() {
+                    take_back(pair, run, Slot::Step(*step), "dead").await?;
+                }
+            }
+            Ok(())
+        }
         Op::Answer { run, status } => {
             claim_anew(pair, run, Slot::Summary).await?;
             finish(pair, run, Slot::Summary, 0, status).await
@@ -88,7 +113,10 @@ pub(super) async fn apply(pair: &mut Pair<'_>, op: &Op) -> Tested {
         | Op::Reserve { run, slot, back, .. }
         | Op::Report { run, slot, back, .. }
         | Op::Retry { run, slot, back, .. }
-        | Op::Finish { run, slot, back, .. } => hold(pair, op, run, slot_of(slot), back).await,
+        | Op::Finish { run, slot, back, .. } => {
+            let slot = slot_of(pair, run, slot).await;
+            hold(pair, op, run, slot, back).await
+        }
     }
 }
 
@@ -227,15 +255,25 @@ async fn take_ready(pair: &mut Pair<'_>, run: usize, token: &str) -> Tested {
 async fn work(pair: &mut Pair<'_>, run: usize, from: usize, outcome: Option<Outcome>) -> Tested {
     let token = format!("work-{}", pair.next());
     take_ready(pair, run, &token).await?;
-    let Some(snapshot) = pair.snapshot(run).await else { return Ok(()) };
-    let dispatched = snapshot.view.steps.iter().filter(|step| step.state == StepState::Dispatched);
-    let steps: Vec<StepNumber> = dispatched.map(|step| step.step.step_number).collect();
+    let steps = dispatched(pair, run).await;
     let Some(step) = steps.get(from % steps.len().max(1)) else { return Ok(()) };
     claim_anew(pair, run, Slot::Step(*step)).await?;
     match outcome {
         Some(outcome) => report(pair, run, Slot::Step(*step), 0, outcome).await,
         None => Ok(()),
     }
+}
+
+async fn dispatched(pair: &Pair<'_>, run: usize) -> Vec<StepNumber> {
+    let Some(snapshot) = pair.snapshot(run).await else { return Vec::new() };
+    let steps = snapshot.view.steps.iter().filter(|step| step.state == StepState::Dispatched);
+    steps.map(|step| step.step.step_number).collect()
+}
+
+async fn take_back(pair: &mut Pair<'_>, run: usize, slot: Slot, message_id: &str) -> Tested {
+    let taken = both!(pair.take_back(&run_id(run), slot, message_id, "dead \"letter\""));
+    pair.saw("take_back", &taken);
+    Ok(())
 }
 
 async fn report(pair: &mut Pair<'_>, run: usize, slot: Slot, back: u64, outcome: Outcome) -> Tested {

@@ -12,31 +12,130 @@ use proptest::prelude::*;
 /// caller is behind.
 #[derive(Debug, Clone)]
 pub(super) enum Op {
-    Open { run: usize },
-    Claim { run: usize, slot: usize, message: u8, redelivered: bool, nonce: u8, attempt: Option<u32> },
-    Renew { run: usize, slot: usize, back: u64 },
-    Release { run: usize, slot: usize, back: u64 },
-    Journal { run: usize, slot: usize, back: u64, index: usize },
-    PutPlan { run: usize, back: u64, behind: u32, patch: Patch },
-    KeepPlan { run: usize, back: u64, handled: Handled, counts: bool },
-    Halt { run: usize, slot: usize, back: u64, kind: usize },
-    Reserve { run: usize, slot: usize, back: u64, again: bool, need: Need },
-    Control { run: usize, id: u8, command: Command, revision: Seen, refused: bool },
-    TakeReady { run: usize, token: u8 },
-    Report { run: usize, slot: usize, back: u64, outcome: Outcome },
-    Retry { run: usize, slot: usize, back: u64, how: usize, after_ms: u64 },
-    Finish { run: usize, slot: usize, back: u64, status: usize },
-    Advance { run: usize },
-    TakeBack { run: usize, slot: usize, message: u8 },
+    Open {
+        run: usize,
+    },
+    Claim {
+        run: usize,
+        slot: usize,
+        message: u8,
+        redelivered: bool,
+        nonce: u8,
+        attempt: Option<u32>,
+    },
+    Renew {
+        run: usize,
+        slot: usize,
+        back: u64,
+    },
+    Release {
+        run: usize,
+        slot: usize,
+        back: u64,
+    },
+    Journal {
+        run: usize,
+        slot: usize,
+        back: u64,
+        index: usize,
+    },
+    PutPlan {
+        run: usize,
+        back: u64,
+        behind: u32,
+        patch: Patch,
+    },
+    KeepPlan {
+        run: usize,
+        back: u64,
+        handled: Handled,
+        counts: bool,
+    },
+    Halt {
+        run: usize,
+        slot: usize,
+        back: u64,
+        kind: usize,
+    },
+    Reserve {
+        run: usize,
+        slot: usize,
+        back: u64,
+        again: bool,
+        need: Need,
+    },
+    Control {
+        run: usize,
+        id: u8,
+        command: Command,
+        revision: Seen,
+        refused: bool,
+    },
+    TakeReady {
+        run: usize,
+        token: u8,
+    },
+    Report {
+        run: usize,
+        slot: usize,
+        back: u64,
+        outcome: Outcome,
+    },
+    Retry {
+        run: usize,
+        slot: usize,
+        back: u64,
+        how: usize,
+        after_ms: u64,
+    },
+    Finish {
+        run: usize,
+        slot: usize,
+        back: u64,
+        status: usize,
+    },
+    Advance {
+        run: usize,
+    },
+    TakeBack {
+        run: usize,
+        slot: usize,
+        message: u8,
+    },
     Due,
-    Tick { ms: u64 },
-    Look { run: usize },
+    Tick {
+        ms: u64,
+    },
+    Look {
+        run: usize,
+    },
     /// A planner's work: claims the plan and puts or keeps one.
-    Plan { run: usize, patch: Option<Patch> },
+    Plan {
+        run: usize,
+        patch: Option<Patch>,
+    },
     /// An executor's: takes what is ready, claims the first of it that nobody holds, from `slot` on, and maybe reports.
-    Work { run: usize, slot: usize, outcome: Option<Outcome> },
+    Work {
+        run: usize,
+        slot: usize,
+        outcome: Option<Outcome>,
+    },
+    /// Holders of a slot in hand die, one after the other.
+    Die {
+        run: usize,
+        slot: usize,
+        times: u8,
+    },
+    /// Messages of steps become dead letters, one after the other.
+    Bury {
+        run: usize,
+        times: u8,
+    },
     /// A summarizer's: claims the answer and ends the run.
-    Answer { run: usize, status: usize },
+    Answer {
+        run: usize,
+        status: usize,
+    },
 }
 
 /// How a plan is revised, or which one is the first.
@@ -73,10 +172,13 @@ pub(super) fn rules() -> impl Strategy<Value = RunRules> {
     let replan = prop_oneof![
         3 => Just(ReplanPolicy::OnFailure), 2 => Just(ReplanPolicy::AfterEachStep), 1 => Just(ReplanPolicy::Never),
     ];
-    let approval = prop::option::weighted(0.35, (10_000..200_000u64, any::<bool>()).prop_map(|(ms, approve)| ApprovalRule {
-        timeout: Duration::from_millis(ms),
-        otherwise: if approve { ApprovalTimeout::Approve } else { ApprovalTimeout::Cancel },
-    }));
+    let approval = prop::option::weighted(
+        0.35,
+        (10_000..200_000u64, any::<bool>()).prop_map(|(ms, approve)| ApprovalRule {
+            timeout: Duration::from_millis(ms),
+            otherwise: if approve { ApprovalTimeout::Approve } else { ApprovalTimeout::Cancel },
+        }),
+    );
     let deadline = prop::option::weighted(0.3, (60_000..900_000u64).prop_map(Duration::from_millis));
     let limit = |range: std::ops::Range<u64>| prop::option::weighted(0.3, range);
     let budget = (limit(5..40), limit(5..60), limit(100..1500), limit(20..300))
@@ -102,8 +204,14 @@ fn handled() -> impl Strategy<Value = Handled> {
 fn patch() -> impl Strategy<Value = Patch> {
     let step = || prop::option::weighted(0.6, 0..6usize);
     let add = prop::option::weighted(0.6, prop::collection::vec(0..6usize, 0..3));
-    (0..6usize, step(), step(), add, any::<bool>(), handled())
-        .prop_map(|(shape, replace, refine, add, anyway, handled)| Patch { shape, replace, refine, add, anyway, handled })
+    (0..6usize, step(), step(), add, any::<bool>(), handled()).prop_map(|(shape, replace, refine, add, anyway, handled)| Patch {
+        shape,
+        replace,
+        refine,
+        add,
+        anyway,
+        handled,
+    })
 }
 
 fn outcome() -> impl Strategy<Value = Outcome> {
@@ -118,14 +226,18 @@ fn back() -> impl Strategy<Value = u64> {
     prop_oneof![6 => Just(0u64), 1 => Just(1u64)]
 }
 
-/// 0: the plan; 1 to 7: steps; 8: the summary.
+/// 0: the plan; 1 to 7: steps; 8: the summary; above: one that somebody holds.
 fn slot() -> impl Strategy<Value = usize> {
-    prop_oneof![2 => Just(0usize), 6 => 1..8usize, 1 => Just(8usize)]
+    prop_oneof![1 => Just(0usize), 3 => 1..8usize, 1 => Just(8usize), 8 => 9..20usize]
 }
 
 fn need() -> impl Strategy<Value = Need> {
-    (0..3u64, 0..2u64, 0..80u64, 0..20u64)
-        .prop_map(|(model_calls, tool_calls, tokens, cost_nanos)| Need { model_calls, tool_calls, tokens, cost_nanos })
+    (0..3u64, 0..2u64, 0..80u64, 0..20u64).prop_map(|(model_calls, tool_calls, tokens, cost_nanos)| Need {
+        model_calls,
+        tool_calls,
+        tokens,
+        cost_nanos,
+    })
 }
 
 fn held() -> impl Strategy<Value = Op> {
@@ -173,6 +285,8 @@ pub(super) fn op() -> impl Strategy<Value = Op> {
         1 => run().prop_map(|run| Op::Look { run }),
         10 => (run(), prop::option::weighted(0.8, patch())).prop_map(|(run, patch)| Op::Plan { run, patch }),
         14 => (run(), 0..4usize, prop::option::weighted(0.7, outcome())).prop_map(|(run, slot, outcome)| Op::Work { run, slot, outcome }),
-        3 => (run(), 0..4usize).prop_map(|(run, status)| Op::Answer { run, status }),
+        1 => (run(), 9..20usize, 1..8u8).prop_map(|(run, slot, times)| Op::Die { run, slot, times }),
+        1 => (run(), 1..8u8).prop_map(|(run, times)| Op::Bury { run, times }),
+        2 => (run(), 0..4usize).prop_map(|(run, status)| Op::Answer { run, status }),
     ]
 }
