@@ -57,7 +57,10 @@ pub(super) async fn apply(pair: &mut Pair<'_>, op: &Op) -> Tested {
         }
         Op::PutPlan { run, back, behind, patch } => put_plan(pair, run, back, behind, &patch).await,
         Op::KeepPlan { run, back, handled, counts } => keep_plan(pair, run, back, &handled, counts).await,
-        Op::Control { run, id, command, revision, refused } => control(pair, run, id, command, revision, refused).await,
+        Op::Control { run, id, command, revision, refused, twice } => {
+            control(pair, run, id, command, revision, refused).await?;
+            if twice { control(pair, run, id + 100, command, revision, false).await } else { Ok(()) }
+        }
         Op::TakeReady { run, token } => take_ready(pair, run, &format!("t{token}")).await,
         Op::Advance { run } => advance(pair, run).await,
         Op::TakeBack { run, slot, message } => {
@@ -104,7 +107,10 @@ pub(super) async fn apply(pair: &mut Pair<'_>, op: &Op) -> Tested {
         }
         Op::Answer { run, status } => {
             claim_anew(pair, run, Slot::Summary).await?;
-            finish(pair, run, Slot::Summary, 0, status).await
+            match status {
+                Some(status) => finish(pair, run, Slot::Summary, 0, status).await,
+                None => Ok(()),
+            }
         }
         Op::Renew { run, slot, back }
         | Op::Release { run, slot, back }

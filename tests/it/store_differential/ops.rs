@@ -70,6 +70,7 @@ pub(super) enum Op {
         command: Command,
         revision: Seen,
         refused: bool,
+        twice: bool,
     },
     TakeReady {
         run: usize,
@@ -131,10 +132,10 @@ pub(super) enum Op {
         run: usize,
         times: u8,
     },
-    /// A summarizer's: claims the answer and ends the run.
+    /// A summarizer's: claims the answer and maybe ends the run.
     Answer {
         run: usize,
-        status: usize,
+        status: Option<usize>,
     },
 }
 
@@ -170,7 +171,7 @@ pub(super) enum Seen {
 
 pub(super) fn rules() -> impl Strategy<Value = RunRules> {
     let replan = prop_oneof![
-        3 => Just(ReplanPolicy::OnFailure), 2 => Just(ReplanPolicy::AfterEachStep), 1 => Just(ReplanPolicy::Never),
+        5 => Just(ReplanPolicy::OnFailure), 3 => Just(ReplanPolicy::AfterEachStep), 1 => Just(ReplanPolicy::Never),
     ];
     let approval = prop::option::weighted(
         0.35,
@@ -181,10 +182,10 @@ pub(super) fn rules() -> impl Strategy<Value = RunRules> {
     );
     let deadline = prop::option::weighted(0.3, (60_000..900_000u64).prop_map(Duration::from_millis));
     let limit = |range: std::ops::Range<u64>| prop::option::weighted(0.3, range);
-    let budget = (limit(5..40), limit(5..60), limit(100..1500), limit(20..300))
+    let budget = (limit(3..20), limit(5..40), limit(60..600), limit(20..100))
         .prop_map(|(model_calls, tool_calls, tokens, cost_nanos)| Budget { model_calls, tool_calls, tokens, cost_nanos });
     let reserve = Need { model_calls: 1, tool_calls: 0, tokens: 40, cost_nanos: 5 };
-    (replan, 0..3u32, approval, deadline, budget).prop_map(move |(replan, max_replans, approval, deadline, budget)| RunRules {
+    (replan, 0..4u32, approval, deadline, budget).prop_map(move |(replan, max_replans, approval, deadline, budget)| RunRules {
         replan,
         max_replans,
         approval,
@@ -215,7 +216,7 @@ fn patch() -> impl Strategy<Value = Patch> {
 }
 
 fn outcome() -> impl Strategy<Value = Outcome> {
-    prop_oneof![8 => Just(Outcome::Succeeded), 4 => Just(Outcome::Failed), 1 => Just(Outcome::Cancelled)]
+    prop_oneof![6 => Just(Outcome::Succeeded), 5 => Just(Outcome::Failed), 1 => Just(Outcome::Cancelled)]
 }
 
 fn run() -> impl Strategy<Value = usize> {
@@ -231,13 +232,16 @@ fn slot() -> impl Strategy<Value = usize> {
     prop_oneof![1 => Just(0usize), 3 => 1..8usize, 1 => Just(8usize), 8 => 9..20usize]
 }
 
+/// What a call needs; now and then more than any budget has.
 fn need() -> impl Strategy<Value = Need> {
-    (0..3u64, 0..2u64, 0..80u64, 0..20u64).prop_map(|(model_calls, tool_calls, tokens, cost_nanos)| Need {
+    let small = (0..3u64, 0..2u64, 0..80u64, 0..20u64).prop_map(|(model_calls, tool_calls, tokens, cost_nanos)| Need {
         model_calls,
         tool_calls,
         tokens,
         cost_nanos,
-    })
+    });
+    let large = Need { model_calls: 5_000, tool_calls: 5_000, tokens: 5_000, cost_nanos: 5_000 };
+    prop_oneof![4 => small, 1 => Just(large)]
 }
 
 fn held() -> impl Strategy<Value = Op> {
@@ -259,12 +263,45 @@ fn held() -> impl Strategy<Value = Op> {
 
 fn control() -> impl Strategy<Value = Op> {
     let command = prop_oneof![
-        1 => Just(Command::Cancel), 2 => Just(Command::Pause), 3 => Just(Command::Resume), 2 => Just(Command::Approve),
+        1 => Just(Command::Cancel), 3 => Just(Command::Pause), 3 => Just(Command::Resume), 2 => Just(Command::Approve),
         2 => Just(Command::Reject), 2 => Just(Command::Edit), 3 => Just(Command::Retry),
     ];
     let revision = prop_oneof![4 => Just(Seen::None), 2 => Just(Seen::Current), 1 => Just(Seen::Other)];
-    (run(), 0..40u8, command, revision, prop::bool::weighted(0.05))
-        .prop_map(|(run, id, command, revision, refused)| Op::Control { run, id, command, revision, refused })
+    (run(), 0..40u8, command, revision, prop::bool::weighted(0.05), prop::bool::weighted(0.4))
+        .prop_map(|(run, id, command, revision, refused, twice)| Op::Control { run, id, command, revision, refused, twice })
+}
+
+/// How every sequence starts: where the interesting states are. Those that chance seldom comes to have a start of their own.
+pub(super) fn start() -> impl Strategy<Value = Vec<Op>> {
+    let open = || Op::Open { run: 0 };
+    let plan = |patch| Op::Plan { run: 0, patch };
+    let work = |outcome| Op::Work { run: 0, slot: 0, outcome };
+    let retry = |slot, how| Op::Retry { run: 0, slot, back: 0, how, after_ms: 5_000 };
+    let one_step = || patch().prop_map(|patch| Some(Patch { shape: 3, ..patch }));
+    let planned = prop::option::weighted(0.9, patch()).prop_map(move |patch| vec![open(), plan(patch), work(None)]);
+    let plan_given_back = (0..3usize).prop_map(move |how| {
+        let claim = Op::Claim { run: 0, slot: 0, message: 0, redelivered: false, nonce: 0, attempt: None };
+        let later = [Op::Look { run: 0 }, Op::Tick { ms: 100_000 }, Op::Advance { run: 0 }];
+        [open(), claim, retry(0, how)].into_iter().chain(later).collect()
+    });
+    let answer_given_back = (one_step(), 0..3usize).prop_map(move |(patch, how)| {
+        let answer = Op::Answer { run: 0, status: None };
+        let later = [retry(8, how), Op::Look { run: 0 }, Op::Tick { ms: 100_000 }, Op::TakeBack { run: 0, slot: 8, message: 9 }];
+        [open(), plan(patch), work(Some(Outcome::Succeeded)), answer].into_iter().chain(later).collect()
+    });
+    let retried = (one_step(), outcome(), 1..3usize).prop_map(move |(patch, outcome, status)| {
+        let end = Op::Finish { run: 0, slot: 8, back: 0, status };
+        let command = Command::Retry;
+        let retry = Op::Control { run: 0, id: 0, command, revision: Seen::None, refused: false, twice: true };
+        let late = [Op::Report { run: 0, slot: 1, back: 0, outcome }, Op::Release { run: 0, slot: 1, back: 0 }];
+        let ended = [open(), plan(patch), work(Some(outcome)), Op::Answer { run: 0, status: None }, end];
+        ended.into_iter().chain(late).chain([retry]).collect()
+    });
+    let used_up = (one_step(), 0..3usize).prop_map(move |(patch, how)| {
+        let need = Need { model_calls: 5_000, tool_calls: 5_000, tokens: 5_000, cost_nanos: 5_000 };
+        vec![open(), plan(patch), work(None), Op::Reserve { run: 0, slot: 1, back: 0, again: false, need }, retry(1, how)]
+    });
+    prop_oneof![8 => planned, 1 => plan_given_back, 1 => answer_given_back, 1 => retried, 1 => used_up]
 }
 
 pub(super) fn op() -> impl Strategy<Value = Op> {
@@ -272,21 +309,21 @@ pub(super) fn op() -> impl Strategy<Value = Op> {
         1 => run().prop_map(|run| Op::Open { run }),
         8 => (run(), slot(), 0..3u8, any::<bool>(), 0..12u8, prop::option::weighted(0.3, 1..3u32))
             .prop_map(|(run, slot, message, redelivered, nonce, attempt)| Op::Claim { run, slot, message, redelivered, nonce, attempt }),
-        14 => held(),
+        16 => held(),
         3 => (run(), back(), 0..2u32, patch()).prop_map(|(run, back, behind, patch)| Op::PutPlan { run, back, behind, patch }),
         2 => (run(), back(), handled(), any::<bool>())
             .prop_map(|(run, back, handled, counts)| Op::KeepPlan { run, back, handled, counts }),
-        6 => control(),
+        5 => control(),
         3 => (run(), 0..3u8).prop_map(|(run, token)| Op::TakeReady { run, token }),
         3 => run().prop_map(|run| Op::Advance { run }),
         2 => (run(), slot(), 0..3u8).prop_map(|(run, slot, message)| Op::TakeBack { run, slot, message }),
         1 => Just(Op::Due),
         3 => prop_oneof![0..50u64, 20_000..200_000u64].prop_map(|ms| Op::Tick { ms }),
-        1 => run().prop_map(|run| Op::Look { run }),
+        2 => run().prop_map(|run| Op::Look { run }),
         10 => (run(), prop::option::weighted(0.8, patch())).prop_map(|(run, patch)| Op::Plan { run, patch }),
         14 => (run(), 0..4usize, prop::option::weighted(0.7, outcome())).prop_map(|(run, slot, outcome)| Op::Work { run, slot, outcome }),
         1 => (run(), 9..20usize, 1..8u8).prop_map(|(run, slot, times)| Op::Die { run, slot, times }),
         1 => (run(), 1..8u8).prop_map(|(run, times)| Op::Bury { run, times }),
-        2 => (run(), 0..4usize).prop_map(|(run, status)| Op::Answer { run, status }),
+        2 => (run(), prop::option::weighted(0.6, 0..4usize)).prop_map(|(run, status)| Op::Answer { run, status }),
     ]
 }

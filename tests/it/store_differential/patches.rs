@@ -60,7 +60,7 @@ pub(super) fn revision(snapshot: &Snapshot, patch: &Patch) -> Revision {
     if let Some(index) = patch.replace {
         let old = pick(index);
         // Mostly a step that may go; now and then one that has moved.
-        if stands(old.step_number) != StepState::Succeeded || patch.shape == 0 {
+        if stands(old.step_number) != StepState::Succeeded || patch.shape % 2 == 0 {
             fresh += 1;
             replace(&mut revision, old, StepNumber(fresh), patch.anyway);
         }
@@ -68,7 +68,7 @@ pub(super) fn revision(snapshot: &Snapshot, patch: &Patch) -> Revision {
     if let Some(index) = patch.refine {
         let number = pick(index).step_number;
         let moved = !matches!(stands(number), StepState::Waiting | StepState::Ready);
-        if (!moved || patch.shape == 1) && !revision.put.iter().any(|step| step.step_number == number) {
+        if (!moved || patch.shape % 2 == 1) && !revision.put.iter().any(|step| step.step_number == number) {
             refine(&mut revision, number, patch.anyway);
         }
     }
