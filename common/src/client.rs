@@ -158,8 +158,9 @@ impl Client {
     }
 }
 
-/// A run's audit trail as it grows. Ends after the entry that ended the run, or when nothing can come any more: the run ended
-/// before the entry that was asked for, or it is not kept any more.
+/// A run's audit trail as it grows. Ends after the entry that ended the run, unless somebody had it run again since then: that
+/// entry may come more than once. Ends as well when nothing can come any more: the run ended before the entry that was asked
+/// for, or it is not kept any more.
 #[derive(Debug)]
 pub struct Watch {
     store: Store,
@@ -168,6 +169,7 @@ pub struct Watch {
     buffer: std::vec::IntoIter<Event>,
     /// Looks since the last one that found something.
     in_vain: u32,
+    /// Whether the last entry given ended the run.
     ended: bool,
 }
 
@@ -180,11 +182,11 @@ impl Watch {
                 self.ended = event.kind == EventType::RunFinished;
                 return Ok(Some(event));
             }
-            if self.ended {
-                return Ok(None);
-            }
             let events = self.store.events(&self.run, &self.after, EVENTS_PER_LOOK).await?;
             if events.is_empty() {
+                if self.ended {
+                    return Ok(None);
+                }
                 self.in_vain += 1;
                 if self.in_vain.is_multiple_of(LOOKS_IN_VAIN_MAX) && self.is_over().await? {
                     return Ok(None);
@@ -220,7 +222,7 @@ mod tests {
     use crate::event::EventDraft;
     use crate::id::Slot;
     use crate::store::memory::Memory;
-    use crate::store::{Account, ClaimRequest, Claimed, Finish, NewRun, StoreTime};
+    use crate::store::{Account, ClaimRequest, Claimed, Finish, NewRun, RunRules, StoreTime};
 
     /// A client of a store that holds a live run, and the epoch of who holds its plan.
     async fn live(run: &RunId) -> (Client, u64) {
@@ -233,6 +235,7 @@ mod tests {
             reply_to: None,
             correlation_id: None,
             traceparent: None,
+            rules: RunRules::default(),
         };
         store.open_run(run, &new).await.unwrap();
         let lease = Duration::from_secs(30);
@@ -266,6 +269,31 @@ mod tests {
         end(&client, &run, epoch).await;
         assert_eq!(next(&mut watch).await, Ok(Some(EventType::RunFinished)));
         assert_eq!(next(&mut watch).await, Ok(None));
+    }
+
+    /// A trail that goes on after an end, as that of a run that was retried does.
+    #[tokio::test(start_paused = true)]
+    async fn a_watch_goes_on_after_an_end_that_was_not_the_last() {
+        let run = RunId::parse("r").unwrap();
+        let (client, epoch) = live(&run).await;
+        let entry = |kind| EventDraft::new(kind, serde_json::json!({}));
+        let trail = [EventType::RunFinished, EventType::Controlled, EventType::RunFinished];
+        let end = Finish { status: RunStatus::Failed, error: None, document: "{}".into(), retention: Duration::from_secs(60) };
+        let account = Account { events: trail.map(entry).to_vec(), ..Account::default() };
+        client.store.finish(&run, Slot::Plan, epoch, &end, &account).await.unwrap();
+        let mut all = client.watch(&run, "");
+        for kind in [EventType::RunOpened, EventType::Claimed].into_iter().chain(trail) {
+            assert_eq!(next(&mut all).await, Ok(Some(kind)));
+        }
+        assert_eq!(next(&mut all).await, Ok(None));
+        // One that had just given the first end when the rest came.
+        let events = client.store.events(&run, "", 3).await.unwrap();
+        let mut late = client.watch(&run, "");
+        (late.buffer, late.after) = (vec![events[2].clone()].into_iter(), events[1].id.clone());
+        for kind in trail {
+            assert_eq!(next(&mut late).await, Ok(Some(kind)));
+        }
+        assert_eq!(next(&mut late).await, Ok(None));
     }
 
     #[tokio::test(start_paused = true)]

@@ -38,6 +38,10 @@ pub const REPLANS_MAX: u32 = 20;
 pub const REJECTIONS_MAX: u32 = 20;
 /// How often a patch is fitted to where the steps stand by now, when they move while it is being stored.
 pub const PATCH_TRIES_MAX: u32 = 10;
+/// Longest reason of a patch, in characters; the rest is cut.
+pub const PATCH_REASON_CHARS_MAX: usize = 500;
+/// Largest check of a step as JSON, in bytes.
+pub const CHECK_BYTES_MAX: usize = 16 << 10;
 /// How long a plan waits for approval, unless configured or asked for.
 pub const APPROVAL_TIMEOUT: Duration = Duration::from_secs(24 * 3600);
 /// Longest wait for approval that may be asked for.

@@ -73,6 +73,25 @@ pub fn resolve<'a>(arguments: &Value, result_of: &impl Fn(StepNumber) -> Option<
     })
 }
 
+/// `arguments` with every reference to `from` made one to `to`. What is malformed stays as it is.
+pub fn rewrite(arguments: &Value, from: StepNumber, to: StepNumber) -> Value {
+    match arguments {
+        Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) => arguments.clone(),
+        Value::Array(items) => Value::Array(items.iter().map(|item| rewrite(item, from, to)).collect()),
+        Value::Object(fields) => match read(arguments) {
+            Ok(Some(reference)) => {
+                let mut renamed = fields.clone();
+                if reference.step == from {
+                    renamed.insert("$result".to_owned(), Value::from(to.0));
+                }
+                Value::Object(renamed)
+            }
+            Ok(None) => Value::Object(fields.iter().map(|(key, field)| (key.clone(), rewrite(field, from, to))).collect()),
+            Err(_) => arguments.clone(),
+        },
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use serde_json::json;
@@ -92,5 +111,20 @@ mod tests {
         let missing = resolve(&json!({"$result": 1, "pointer": "/b"}), &result_of).unwrap_err();
         assert_eq!(missing, "the result of step 1 has nothing at \"/b\"");
         assert!(resolve(&json!({"$result": 2}), &result_of).is_err());
+    }
+    #[test]
+    fn references_are_rewritten() {
+        let cases = [
+            (json!({"a": {"$result": 2}}), json!({"a": {"$result": 5}})),
+            (json!([{"x": [{"$result": 2, "pointer": "/2"}]}]), json!([{"x": [{"$result": 5, "pointer": "/2"}]}])),
+            (json!({"a": {"$result": 3}, "b": 2, "c": "$result"}), json!({"a": {"$result": 3}, "b": 2, "c": "$result"})),
+            // Not a reference: something stands beside it, or its number is a text.
+            (json!({"$result": 2, "more": 1}), json!({"$result": 2, "more": 1})),
+            (json!({"$result": "2"}), json!({"$result": "2"})),
+            (json!(null), json!(null)),
+        ];
+        for (before, after) in cases {
+            assert_eq!(rewrite(&before, StepNumber(2), StepNumber(5)), after, "{before}");
+        }
     }
 }

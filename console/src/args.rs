@@ -5,11 +5,14 @@ use std::path::PathBuf;
 use clap::builder::{PossibleValuesParser, TypedValueParser};
 use clap::{Args, Parser, Subcommand, ValueEnum, value_parser};
 use common::id::RunId;
-use common::message::Respond;
+use common::message::{ReplanPolicy, Respond};
 use common::run::RunStatus;
 
+pub use self::decision::{ApproveArgs, DecisionArgs, RejectArgs, RetryArgs};
 use crate::exit::EXIT_CODES;
 use crate::output::Format;
+
+mod decision;
 
 /// Longest wait that may be asked for, in seconds: a year.
 const TIMEOUT_SECS_MAX: u64 = 365 * 24 * 3600;
@@ -71,8 +74,10 @@ Examples:
   planrelay run --search-dir docs \"Which ports does the service use?\"
   planrelay run -o json - < objective.txt > result.json
   planrelay run --plan plan.json --respond results \"Quarterly numbers\"
+  planrelay run --approve --max-tokens 20000 \"Which of the offers is the best?\"
 
-Progress goes to stderr, the answer alone to stdout; with -o json the result document, with -o jsonl the events.")]
+Progress goes to stderr, the answer alone to stdout; with -o json the result document, with -o jsonl the events.
+Ctrl-C cancels the run; once more ends at once.")]
     Run(RunArgs),
     /// Publish an objective to RabbitMQ and print the id of its run.
     #[command(after_long_help = "\
@@ -80,6 +85,7 @@ Examples:
   planrelay submit \"Compare the three offers in the folder\"
   planrelay submit --wait --timeout 300 \"What changed since May?\"
   planrelay submit --run-id report-2026-11 - < objective.txt
+  planrelay submit --approve --deadline 600 --max-tokens 50000 \"Clean up the wiki\"
 
 The same --run-id again is the same run: nothing is done twice.")]
     Submit(SubmitArgs),
@@ -105,6 +111,49 @@ Examples:
   planrelay show report-2026-11
   planrelay show -o json report-2026-11 | jq '.steps[] | select(.state == \"failed\")'")]
     Show(ShowArgs),
+    /// Say why a run does not go on: one line for each step that has not ended.
+    #[command(after_long_help = "\
+Examples:
+  planrelay explain report-2026-11
+  planrelay explain -o json report-2026-11 | jq '.steps[].waiting.for'")]
+    Explain(ExplainArgs),
+    /// Stop a run: what runs is aborted, results so far stay readable.
+    #[command(after_long_help = "\
+Examples:
+  planrelay cancel report-2026-11
+  planrelay cancel report-2026-11 --reason \"the wrong quarter\" --by alice")]
+    Cancel(DecisionArgs),
+    /// Start no further step of a run; those that run go on.
+    #[command(after_long_help = "\
+Examples:
+  planrelay pause report-2026-11 --reason \"the database is being moved\"")]
+    Pause(DecisionArgs),
+    /// Go on with a paused run.
+    #[command(after_long_help = "\
+Examples:
+  planrelay resume report-2026-11")]
+    Resume(DecisionArgs),
+    /// Run the plan that waits for approval, or another one in its place.
+    #[command(after_long_help = "\
+Examples:
+  planrelay approve report-2026-11
+  planrelay approve --revision 2 --wait report-2026-11
+  planrelay approve --plan mine.json report-2026-11
+
+`planrelay show RUN` prints the plan that waits, and what it will take. With --plan, FILE runs in its place.")]
+    Approve(ApproveArgs),
+    /// Send the plan that waits for approval back: the planner makes another one.
+    #[command(after_long_help = "\
+Examples:
+  planrelay reject report-2026-11 --feedback \"leave the archive alone\"
+  planrelay reject report-2026-11 --feedback - < remarks.txt")]
+    Reject(RejectArgs),
+    /// Run a failed or partial run again from its failed steps; what succeeded is kept.
+    #[command(after_long_help = "\
+Examples:
+  planrelay retry report-2026-11
+  planrelay retry --wait report-2026-11")]
+    Retry(RetryArgs),
     /// List runs, newest first.
     #[command(after_long_help = "\
 Examples:
@@ -134,6 +183,54 @@ pub struct ObjectiveArgs {
     /// Where the answer comes from: a model writes it, or it is the list of results.
     #[arg(long, value_enum, default_value = "answer")]
     pub respond: RespondArg,
+    #[command(flatten)]
+    pub bounds: BoundsArgs,
+}
+
+/// When the plan may change, and how much the run may take.
+#[derive(Debug, Default, Args)]
+#[command(next_help_heading = "Bounds")]
+pub struct BoundsArgs {
+    /// When the planner looks at the plan again.
+    #[arg(long, value_enum)]
+    pub replan: Option<ReplanArg>,
+    /// How often the plan may be revised.
+    #[arg(long, value_name = "N")]
+    pub max_replans: Option<u32>,
+    /// How long steps may run, in seconds; the answer is then written from what exists.
+    #[arg(long, value_name = "SECS")]
+    pub deadline: Option<u64>,
+    /// Most tokens, read and written.
+    #[arg(long, value_name = "N")]
+    pub max_tokens: Option<u64>,
+    /// Most requests to models.
+    #[arg(long, value_name = "N")]
+    pub max_model_calls: Option<u64>,
+    /// Most calls of tools.
+    #[arg(long, value_name = "N")]
+    pub max_tool_calls: Option<u64>,
+    /// Most that the model calls may cost, in the unit of the configured prices.
+    #[arg(long, value_name = "X", value_parser = cost)]
+    pub max_cost: Option<f64>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum ReplanArg {
+    /// When a step has failed for good; unless said otherwise.
+    OnFailure,
+    /// After every step: nothing new starts until it has been looked at.
+    AfterEachStep,
+    Never,
+}
+
+impl From<ReplanArg> for ReplanPolicy {
+    fn from(arg: ReplanArg) -> Self {
+        match arg {
+            ReplanArg::OnFailure => ReplanPolicy::OnFailure,
+            ReplanArg::AfterEachStep => ReplanPolicy::AfterEachStep,
+            ReplanArg::Never => ReplanPolicy::Never,
+        }
+    }
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -153,23 +250,33 @@ impl From<RespondArg> for Respond {
 
 #[derive(Debug, Args)]
 pub struct RunArgs {
+    /// Show the plan and what it will take, and ask on the terminal before it runs.
+    #[arg(long)]
+    pub approve: bool,
     #[command(flatten)]
     pub what: ObjectiveArgs,
 }
 
 #[derive(Debug, Args)]
 pub struct SubmitArgs {
-    #[command(flatten)]
-    pub what: ObjectiveArgs,
     /// The run's id; the same id again is the same run.
     #[arg(long, value_name = "ID", value_parser = RunId::parse)]
     pub run_id: Option<RunId>,
+    /// Let the plan wait until somebody approves it: `planrelay approve RUN`.
+    #[arg(long)]
+    pub approve: bool,
+    /// How long it waits for that, in seconds.
+    #[arg(long, value_name = "SECS", requires = "approve")]
+    pub approval_timeout: Option<u64>,
     /// Follow the run and print its answer.
     #[arg(long)]
     pub wait: bool,
     /// Most seconds to wait; the run goes on.
     #[arg(long, value_name = "SECS", requires = "wait", value_parser = value_parser!(u64).range(1..=TIMEOUT_SECS_MAX))]
     pub timeout: Option<u64>,
+    // Last, because options after it would stand under its heading.
+    #[command(flatten)]
+    pub what: ObjectiveArgs,
 }
 
 #[derive(Debug, Args)]
@@ -203,6 +310,13 @@ pub struct ShowArgs {
 }
 
 #[derive(Debug, Args)]
+pub struct ExplainArgs {
+    /// The run.
+    #[arg(value_parser = RunId::parse)]
+    pub run: RunId,
+}
+
+#[derive(Debug, Args)]
 pub struct ListArgs {
     /// Only runs that stand there.
     #[arg(long, value_parser = run_status())]
@@ -229,14 +343,23 @@ pub enum SchemaName {
     Report,
     /// What the summarizer gets.
     Completion,
+    /// What the queue `controls` takes.
+    Control,
+    /// What becomes of that.
+    ControlReply,
     /// What a run ends with.
     Result,
 }
 
 /// Every status, by its name.
 fn run_status() -> impl TypedValueParser<Value = RunStatus> {
-    let names = ["planning", "running", "summarizing", "succeeded", "partial", "failed", "cancelled"];
-    PossibleValuesParser::new(names).try_map(|name| RunStatus::parse(&name).ok_or_else(|| format!("no status {name}")))
+    PossibleValuesParser::new(RunStatus::ALL.map(RunStatus::as_str))
+        .try_map(|name| RunStatus::parse(&name).ok_or_else(|| format!("no status {name}")))
+}
+
+/// An amount. JSON has no infinity: it would become no limit at all.
+fn cost(text: &str) -> Result<f64, String> {
+    text.parse().ok().filter(|cost: &f64| cost.is_finite()).ok_or_else(|| "a cost is a number like 0.5".to_owned())
 }
 
 /// The id of an entry of the audit trail: `<milliseconds>-<sequence>`.

@@ -72,6 +72,14 @@ impl Display {
         }
     }
 
+    /// Takes the picture away for what is to be said and asked now; the next [`Display::draw`] brings it back below.
+    pub(crate) fn clear(&mut self) {
+        match self {
+            Display::Silent | Display::Plain => {}
+            Display::Picture(picture) => picture.clear(),
+        }
+    }
+
     /// Draws the picture for the last time and leaves it where it is; what is said from now on stands below it.
     pub(crate) fn close(&mut self, progress: &Progress, now_ms: u64) {
         match self {
@@ -153,6 +161,14 @@ impl Picture {
         for line in &self.lines {
             line.abandon();
         }
+    }
+
+    fn clear(&mut self) {
+        for line in self.lines.drain(..) {
+            self.bars.remove(&line);
+        }
+        // A terminal that is gone needs no clearing.
+        let _gone = self.bars.clear();
     }
 
     fn freeze(&mut self) {

@@ -4,7 +4,7 @@ use std::io::{self, Write};
 use std::process::ExitCode;
 
 use common::broker::{self, PublishError};
-use common::client::WaitError;
+use common::client::{ControlError, WaitError};
 use common::run::RunStatus;
 use common::store::{self, StoreError};
 
@@ -13,7 +13,7 @@ use common::store::{self, StoreError};
 pub enum Exit {
     /// The run succeeded or has a partial answer, or the command did what it should.
     Ok,
-    /// The run failed, or there is no such run or result.
+    /// The run failed, there is no such run or result, or a command about it was refused.
     Failed,
     /// The command line or the configuration cannot be used.
     Usage,
@@ -21,7 +21,7 @@ pub enum Exit {
     Cancelled,
     /// RabbitMQ or Redis cannot be reached.
     Unreachable,
-    /// The wait is over, the run goes on.
+    /// The wait is over, the run goes on; or nobody has answered a command in time.
     TimedOut,
     /// Ctrl-C.
     Interrupted,
@@ -46,7 +46,12 @@ impl Exit {
         match status {
             RunStatus::Succeeded | RunStatus::Partial => Exit::Ok,
             RunStatus::Cancelled => Exit::Cancelled,
-            RunStatus::Failed | RunStatus::Planning | RunStatus::Running | RunStatus::Summarizing => Exit::Failed,
+            RunStatus::Failed
+            | RunStatus::Planning
+            | RunStatus::AwaitingApproval
+            | RunStatus::Running
+            | RunStatus::Paused
+            | RunStatus::Summarizing => Exit::Failed,
         }
     }
 }
@@ -61,12 +66,12 @@ impl From<Exit> for ExitCode {
 pub(crate) const EXIT_CODES: &str = "\
 Exit codes:
   0    done; the run succeeded, or has a partial answer
-  1    the run failed, or there is no such run or no result yet
+  1    the run failed, there is no such run or no result yet, or a command about it was refused
   2    the command line or the configuration cannot be used
   3    the run was cancelled
   5    RabbitMQ or Redis cannot be reached
-  6    the wait timed out; the run goes on
-  130  interrupted with Ctrl-C; a submitted run goes on";
+  6    the wait timed out; the run goes on, and a command may still be carried out
+  130  interrupted with Ctrl-C; a submitted run goes on, one of `planrelay run` is cancelled";
 
 /// Why a command did not do what it should.
 #[derive(Debug)]
@@ -186,6 +191,17 @@ impl From<WaitError> for Failure {
     }
 }
 
+impl From<ControlError> for Failure {
+    fn from(error: ControlError) -> Self {
+        match error {
+            ControlError::NoSuchRun(_) => Failure::new(Exit::Failed, error).hint("planrelay list"),
+            ControlError::Unanswered(..) => Failure::new(Exit::TimedOut, error).hint("start a planner; it will carry it out"),
+            ControlError::Publish(error) => error.into(),
+            ControlError::Store(error) => error.into(),
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use std::time::Duration;
@@ -202,6 +218,10 @@ mod tests {
             (RunStatus::Failed, 1),
             (RunStatus::Cancelled, 3),
             (RunStatus::Planning, 1),
+            (RunStatus::AwaitingApproval, 1),
+            (RunStatus::Running, 1),
+            (RunStatus::Paused, 1),
+            (RunStatus::Summarizing, 1),
         ] {
             assert_eq!(Exit::of(status).code(), code, "{status:?}");
         }
@@ -226,6 +246,10 @@ mod tests {
             (WaitError::NoSuchRun(run.clone()).into(), 1),
             (WaitError::TimedOut(run, Duration::ZERO).into(), 6),
             (WaitError::Store(StoreError::Unreachable(text())).into(), 5),
+            (ControlError::NoSuchRun(RunId::parse("r").unwrap()).into(), 1),
+            (ControlError::Unanswered("pause", Duration::from_secs(10)).into(), 6),
+            (ControlError::Publish(PublishError::Unconfirmed(text())).into(), 5),
+            (ControlError::Store(StoreError::Unreachable(text())).into(), 5),
         ];
         for (failure, code) in cases {
             assert_eq!(failure.exit.code(), code, "{failure:?}");

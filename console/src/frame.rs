@@ -4,7 +4,7 @@ use common::id::StepNumber;
 use common::run::Outcome;
 
 use crate::progress::{Phase, Progress, Standing, StepProgress};
-use crate::text::{columns, count, cut, pad, span};
+use crate::text::{columns, count, cut, pad, rough, span};
 
 /// Turns of the wheel beside what runs, one every [`TURN_MS`].
 const WHEEL: [&str; 10] = ["⠋", "⠙", "⠹", "⠸", "⠼", "⠴", "⠦", "⠧", "⠇", "⠏"];
@@ -42,6 +42,8 @@ pub(crate) fn frame(progress: &Progress, now_ms: u64, paper: Paper) -> Vec<Strin
         Phase::Quiet => {}
         Phase::Planning(since) => lines.push(activity("planning", since, now_ms, paper)),
         Phase::Answering(since) => lines.push(activity("writing the answer", since, now_ms, paper)),
+        Phase::Approving => lines.push(held("waiting for approval", paper)),
+        Phase::Paused => lines.push(held("paused", paper)),
     }
     lines
 }
@@ -49,6 +51,12 @@ pub(crate) fn frame(progress: &Progress, now_ms: u64, paper: Paper) -> Vec<Strin
 fn activity(what: &str, since_ms: u64, now_ms: u64, paper: Paper) -> String {
     let (wheel, colour) = icon(Standing::Running, now_ms);
     format!("{} {what}  {}", paint(wheel, colour, paper), span_so_far(now_ms.saturating_sub(since_ms)))
+}
+
+/// That nothing goes on before somebody says so.
+fn held(what: &str, paper: Paper) -> String {
+    let (sign, colour) = icon(Standing::Parked, 0);
+    format!("{} {what}", paint(sign, colour, paper))
 }
 
 /// A step: icon, number, description, tool, time, attempt.
@@ -119,11 +127,7 @@ fn tally(progress: &Progress) -> String {
 
 /// Time that is still running: whole seconds, nothing in the first.
 fn span_so_far(ms: u64) -> String {
-    match ms {
-        0..1_000 => String::new(),
-        1_000..60_000 => format!("{} s", ms / 1_000),
-        _ => span(ms),
-    }
+    if ms < 1_000 { String::new() } else { rough(ms) }
 }
 
 /// The icon of a step, and its ANSI colour.
@@ -148,7 +152,7 @@ fn paint(text: &str, colour: &str, paper: Paper) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::progress::tests::{progress_after, story};
+    use crate::progress::tests::{governed, progress_after, story};
 
     const PAPER: Paper = Paper { columns: 80, lines: 24, colour: false };
 
@@ -159,6 +163,12 @@ mod tests {
     #[test]
     fn a_run_half_way() {
         let progress = progress_after(&story()[..10]);
+        insta::assert_snapshot!(picture(&progress, 4_100, PAPER));
+    }
+
+    #[test]
+    fn a_plan_that_waits_for_approval() {
+        let progress = progress_after(&governed()[..8]);
         insta::assert_snapshot!(picture(&progress, 4_100, PAPER));
     }
 

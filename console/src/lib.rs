@@ -21,8 +21,10 @@ pub mod output;
 mod progress;
 mod settings;
 mod text;
+mod wait;
 
 use args::{Command, CommandLine};
+use command::control;
 use exit::{Exit, Failure};
 
 /// Does what the command line says.
@@ -64,6 +66,13 @@ fn start(line: CommandLine) -> Result<Exit, Failure> {
             Command::Watch(args) => Box::pin(command::watch::run(args, globals, &config)).await,
             Command::Result(args) => Box::pin(command::result::run(args, globals, &config)).await,
             Command::Show(args) => command::show::run(args, globals, &config).await,
+            Command::Explain(args) => command::explain::run(args, globals, &config).await,
+            Command::Cancel(args) => Box::pin(control::cancel(args, globals, &config)).await,
+            Command::Pause(args) => Box::pin(control::pause(args, globals, &config)).await,
+            Command::Resume(args) => Box::pin(control::resume(args, globals, &config)).await,
+            Command::Approve(args) => Box::pin(control::approve(args, globals, &config)).await,
+            Command::Reject(args) => Box::pin(control::reject(args, globals, &config)).await,
+            Command::Retry(args) => Box::pin(control::retry(args, globals, &config)).await,
             Command::List(args) => command::list::run(args, globals, &config).await,
             Command::Schema(args) => command::schema::run(&args, globals),
         }

@@ -1,13 +1,15 @@
 //! A run's progress: events in, changes out. Pure; drawing is in `display.rs`, the picture for terminals in `frame.rs`.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use common::event::{Event, EventType};
-use common::id::{Slot, StepNumber};
+use common::id::{RunId, Slot, StepNumber};
 use common::run::Outcome;
 use serde_json::Value;
 
 use crate::text::{columns, count, cut, one_line, pad, span};
+
+mod control;
 
 /// Columns of a description on a plain line.
 const PLAIN_DESCRIPTION_COLUMNS: usize = 100;
@@ -32,6 +34,10 @@ pub(crate) enum Phase {
     Planning(u64),
     /// The answer is being written, since then.
     Answering(u64),
+    /// The plan waits for approval.
+    Approving,
+    /// Nothing new starts until somebody resumes the run.
+    Paused,
 }
 
 /// Where a step stands, as a reader is told.
@@ -82,15 +88,23 @@ pub(crate) struct StepProgress {
 #[derive(Debug)]
 pub(crate) struct Progress {
     verbose: bool,
+    /// The run, for whoever may decide about it from elsewhere.
+    run: Option<RunId>,
     opened_ms: Option<u64>,
     pub(crate) phase: Phase,
     pub(crate) steps: BTreeMap<StepNumber, StepProgress>,
+    /// Steps that the plan does not hold any more.
+    dropped: BTreeSet<StepNumber>,
+    /// What ended the run early.
+    pub(crate) halt: Option<String>,
     tool_columns: usize,
 }
 
 impl Progress {
-    pub(crate) fn new(verbose: bool) -> Self {
-        Self { verbose, opened_ms: None, phase: Phase::Quiet, steps: BTreeMap::new(), tool_columns: 0 }
+    /// The progress of `run`, if it is one that commands from elsewhere reach.
+    pub(crate) fn new(verbose: bool, run: Option<RunId>) -> Self {
+        let (steps, dropped) = (BTreeMap::new(), BTreeSet::new());
+        Self { verbose, run, opened_ms: None, phase: Phase::Quiet, steps, dropped, halt: None, tool_columns: 0 }
     }
 
     /// Takes the next event in.
@@ -126,6 +140,14 @@ impl Progress {
                 }
                 vec![Change::Note(format!("{name} taken back: {}", word(data, "why")))]
             }
+            EventType::ReplanOwed => vec![Change::Note(control::replan_owed(data))],
+            EventType::PlanKept => {
+                self.phase = Phase::Quiet;
+                vec![Change::Note(control::plan_kept(data))]
+            }
+            EventType::ApprovalAwaited => self.approval_awaited(event),
+            EventType::Controlled => self.controlled(data),
+            EventType::Halted => self.halted(event),
             EventType::Drained => {
                 self.phase = Phase::Quiet;
                 Vec::new()
@@ -149,7 +171,7 @@ impl Progress {
         }
     }
 
-    /// A new plan: steps that it keeps stay as they are.
+    /// A new plan: steps that it keeps stay as they are, others are gone.
     fn plan_stored(&mut self, data: &Value) -> Vec<Change> {
         self.phase = Phase::Quiet;
         let planned = data.get("plan").and_then(Value::as_array).map_or(&[][..], Vec::as_slice);
@@ -164,6 +186,8 @@ impl Progress {
             self.tool_columns = self.tool_columns.max(columns(&progress.tool));
             self.steps.insert(number, progress);
         }
+        self.dropped.extend(kept.into_keys());
+        self.dropped.retain(|number| !self.steps.contains_key(number));
         let steps = number(data, "steps").and_then(|n| usize::try_from(n).ok()).unwrap_or(self.steps.len());
         let steps = count(steps, "step");
         vec![Change::Note(match (number(data, "revision"), word(data, "reason")) {
@@ -232,11 +256,13 @@ impl Progress {
         if self.verbose { vec![Change::Note(note)] } else { Vec::new() }
     }
 
-    /// The step of a slot; one that no plan has told of is made up.
+    /// The step of a slot; one that no plan has told of is made up, one that the plan has dropped stays away.
     fn step(&mut self, slot: Option<Slot>) -> Option<&mut StepProgress> {
         match slot {
-            Some(Slot::Step(number)) => Some(self.steps.entry(number).or_insert_with(StepProgress::unknown)),
-            Some(Slot::Plan | Slot::Summary) | None => None,
+            Some(Slot::Step(number)) if !self.dropped.contains(&number) => {
+                Some(self.steps.entry(number).or_insert_with(StepProgress::unknown))
+            }
+            Some(Slot::Step(_) | Slot::Plan | Slot::Summary) | None => None,
         }
     }
 

@@ -12,6 +12,26 @@ pub(crate) fn span(ms: u64) -> String {
     }
 }
 
+/// A time span that is still running: whole seconds up to a minute.
+pub(crate) fn rough(ms: u64) -> String {
+    if ms < 60_000 { format!("{} s", ms / 1_000) } else { span(ms) }
+}
+
+/// `a`, `a and b`, `a, b and c`.
+pub(crate) fn list(words: &[String]) -> String {
+    match words {
+        [] => String::new(),
+        [only] => only.clone(),
+        [first @ .., last] => format!("{} and {last}", first.join(", ")),
+    }
+}
+
+/// Billionths as a decimal number: `0.0123`.
+pub(crate) fn amount(nanos: u64) -> String {
+    let text = format!("{}.{:09}", nanos / 1_000_000_000, nanos % 1_000_000_000);
+    text.trim_end_matches('0').trim_end_matches('.').to_owned()
+}
+
 /// A moment in UTC: `2026-11-03 04:29:31`.
 pub(crate) fn moment(ms: u64) -> String {
     let (seconds, days) = (ms / 1_000 % 86_400, ms / 86_400_000);
@@ -94,6 +114,17 @@ mod tests {
             (3_720_000, "1 h 02 min"),
         ] {
             assert_eq!(span(ms), text);
+        }
+    }
+
+    #[test]
+    fn lists_and_amounts_read_well() {
+        let words = ["a", "b", "c"].map(str::to_owned);
+        assert_eq!([0, 1, 2, 3].map(|n| list(&words[..n])), ["", "a", "a and b", "a, b and c"]);
+        for (nanos, text) in
+            [(0, "0"), (1, "0.000000001"), (12_300_000, "0.0123"), (10_000_000_000, "10"), (1_500_000_000, "1.5")]
+        {
+            assert_eq!(amount(nanos), text);
         }
     }
 

@@ -137,7 +137,7 @@ async fn planner_and_summarizer_may_die_at_work() {
     let (fake, gate) = gated(move |request| match request.purpose() {
         Purpose::Plan => plans.swap(false, Ordering::SeqCst),
         Purpose::Answer => answers.swap(false, Ordering::SeqCst),
-        Purpose::Act => false,
+        Purpose::Act | Purpose::Replan => false,
     })
     .await;
     let url = fake.base_url();

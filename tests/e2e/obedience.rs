@@ -86,7 +86,10 @@ async fn a_plain_client_approves_and_is_answered() {
         let (body, properties) = stack.receive(&queue).await;
         let reply: ControlReply = serde_json::from_slice(&body).unwrap();
         assert_eq!(properties.correlation_id().as_ref().map(|id| id.as_str()), Some("c-1"));
-        assert_eq!((reply.answer, reply.message.as_str()), (common::message::Answer::Accepted, "the plan is approved by alice: fine"));
+        assert_eq!(
+            (reply.answer, reply.message.as_str()),
+            (common::message::Answer::Accepted, "the plan is approved by alice: fine")
+        );
     }
     assert_eq!(stack.result(&run).await.status, RunStatus::Succeeded);
     let events = stack.store().events(&run, "", 1_000).await.unwrap();

@@ -7,14 +7,21 @@ use std::time::Duration;
 use common::config::{LlmConfig, ModelChoice};
 use common::id::StepNumber;
 use common::limits::{MODEL_BODY_BYTES_MAX, RETRY_AFTER_DEFAULT, RETRY_AFTER_MAX};
-use common::llm::{AnswerTask, Llm, LlmError, ModelCall, Move, PlanTask, RefusedPlan, StepTask, Turn};
-use common::run::{Outcome, StepInput};
+use common::llm::{
+    AnswerTask, Failed, Judged, Llm, LlmError, ModelCall, Move, PlanTask, RefusedPlan, ReplanTask, Reply, StepTask, Turn,
+};
+use common::meter::Meter;
+use common::run::{Outcome, StepInput, Verdict};
 use common::tool::{ToolCall, ToolSpec};
 use serde_json::{Value, json};
 use support::fake_openai::{Behaviour, FakeOpenAi, Request, Script, ScriptedMove};
 
 mod conversation;
 mod ladder;
+mod meter;
+mod moves;
+mod patches;
+mod verdicts;
 
 /// Nothing may show this.
 const KEY: &str = "sk-very-secret-0123456789";
@@ -29,10 +36,15 @@ enum Ask {
     Act,
     /// The same, with a tool named.
     Hinted,
+    /// The same, after the tool has given 2.
+    Conclude,
     Last,
+    /// A verdict on a call that failed.
+    LastFailed,
     Answer,
+    Replan,
 }
-use Ask::{Act, Answer, Hinted, Last, Plan};
+use Ask::{Act, Answer, Conclude, Hinted, Last, LastFailed, Plan, Replan};
 
 /// What must come of it. Texts are parts that must be there.
 enum Expect {
@@ -44,10 +56,13 @@ enum Expect {
     NoPlan(&'static str),
     /// A call of `calculate` with this expression.
     Call(&'static str),
+    /// A success with this result, or this answer.
     Says(&'static str),
+    /// Another verdict, retryable or not, with this reason.
+    Ends(Verdict, bool, &'static str),
     Unusable(&'static str),
 }
-use Expect::{Call, GoodPlan, NoPlan, Permanent, RateLimited, Says, Transient, Unusable};
+use Expect::{Call, Ends, GoodPlan, NoPlan, Permanent, RateLimited, Says, Transient, Unusable};
 
 fn config(base_url: String, timeout: Duration) -> LlmConfig {
     LlmConfig {
@@ -59,6 +74,7 @@ fn config(base_url: String, timeout: Duration) -> LlmConfig {
         executor_model: None,
         summarizer_model: None,
         timeout,
+        prices: std::collections::BTreeMap::new(),
     }
 }
 
@@ -69,8 +85,8 @@ fn llm(fake: &FakeOpenAi) -> Llm {
 fn tools() -> Vec<ToolSpec> {
     let object = |name: &str| json!({"type": "object", "properties": {name: {"type": "string"}}, "required": [name], "additionalProperties": false});
     vec![
-        ToolSpec { name: "calculate", description: "Calculates.", parameters: object("expression") },
-        ToolSpec { name: "search", description: "Searches.", parameters: object("query") },
+        ToolSpec { name: "calculate", description: "Calculates.", parameters: object("expression"), side_effects: false },
+        ToolSpec { name: "search", description: "Searches.", parameters: object("query"), side_effects: false },
     ]
 }
 
@@ -87,36 +103,55 @@ enum Got {
 }
 
 async fn asked(llm: &Llm, ask: Ask, turns: &[Turn]) -> (Result<Got, LlmError>, Vec<ModelCall>) {
+    asked_on(&Meter::Free, llm, ask, turns).await
+}
+
+async fn asked_on(meter: &Meter, llm: &Llm, ask: Ask, turns: &[Turn]) -> (Result<Got, LlmError>, Vec<ModelCall>) {
     let tools = tools();
     let step = StepTask {
         objective: "o",
         description: "Add 1 and 1",
-        tool_hint: matches!(ask, Hinted).then_some("calculate"),
+        tool_hint: matches!(ask, Hinted | Conclude).then_some("calculate"),
         tools: &tools,
         inputs: &[],
+        done_when: None,
+        lessons: &[],
+        meter,
         turns,
-        last: matches!(ask, Last),
+        last: matches!(ask, Last | LastFailed),
     };
-    let steps = [StepInput {
-        step_number: StepNumber(1),
-        description: "Add".into(),
-        outcome: Outcome::Succeeded,
-        result: json!("2"),
-        error: None,
-    }];
-    let plan = PlanTask { objective: "Add 1 and 1", context: None, tools: &tools, steps_max: 10, refused: None };
-    let got = match ask {
-        Plan => llm.plan(&plan).await.map(|reply| (Got::Plan(reply.value.plan), reply.calls)),
-        Act | Hinted | Last => llm.act(&step).await.map(|reply| (Got::Move(reply.value), reply.calls)),
-        Answer => {
-            let task = AnswerTask { objective: "Add", steps: &steps };
-            llm.answer(&task).await.map(|reply| (Got::Text(reply.value), reply.calls))
+    match ask {
+        Plan => {
+            let (objective, tools) = ("Add 1 and 1", &tools[..]);
+            let task = PlanTask { objective, context: None, tools, steps_max: 10, refused: None, feedback: None, meter };
+            parted(llm.plan(&task).await, |draft| Got::Plan(draft.plan))
         }
-    };
-    match got {
-        Ok((got, calls)) => (Ok(got), calls),
-        Err(error) => (Err(error), Vec::new()),
+        Replan => parted(llm.replan(&patches::task(&patches::run(), &tools, meter)).await, |draft| Got::Plan(draft.plan)),
+        Act | Hinted | Last => parted(llm.act(&step).await, Got::Move),
+        Conclude => parted(llm.act(&StepTask { turns: &called(Ok(json!("2"))), ..step }).await, Got::Move),
+        LastFailed => parted(llm.act(&StepTask { turns: &called(Err("no power".into())), ..step }).await, Got::Move),
+        Answer => {
+            let step_number = StepNumber(1);
+            let (description, outcome, result) = ("Add".into(), Outcome::Succeeded, json!("2"));
+            let steps = [StepInput { step_number, description, outcome, result, error: None }];
+            let task = AnswerTask { objective: "Add", steps: &steps, halted: None, meter };
+            parted(llm.answer(&task).await, Got::Text)
+        }
     }
+}
+
+/// What came of a question, and the requests that were answered either way.
+fn parted<T>(reply: Result<Reply<T>, Failed>, got: impl Fn(T) -> Got) -> (Result<Got, LlmError>, Vec<ModelCall>) {
+    match reply {
+        Ok(reply) => (Ok(got(reply.value)), reply.calls),
+        Err(failed) => (Err(failed.error), failed.calls),
+    }
+}
+
+/// One call of `calculate` and what it gave.
+fn called(output: Result<Value, String>) -> Vec<Turn> {
+    let call = ToolCall { tool: "calculate".into(), arguments: json!({"expression": "1 + 1"}) };
+    vec![Turn::Moved(Move::Call(vec![call])), Turn::Returned { index: 0, output }]
 }
 
 /// Asks an endpoint that behaves like that, and compares.
@@ -138,12 +173,18 @@ async fn check(
     let fits = match (&got, &expect) {
         (Err(LlmError::Transient(why)), Transient(part)) | (Err(LlmError::Permanent(why)), Permanent(part)) => why.contains(part),
         (Err(LlmError::RateLimited { after, .. }), RateLimited(wait)) => after == wait,
-        (Ok(Got::Plan(Ok(plan))), GoodPlan) => *plan == good_plan(),
+        (Ok(Got::Plan(Ok(plan))), GoodPlan) => *plan == if matches!(ask, Replan) { patches::good() } else { good_plan() },
         (Ok(Got::Plan(Err(why))), NoPlan(part)) => why.contains(part),
         (Ok(Got::Move(Move::Call(calls))), Call(expression)) => {
             *calls == [ToolCall { tool: "calculate".into(), arguments: json!({"expression": expression}) }]
         }
-        (Ok(Got::Move(Move::Answer(text)) | Got::Text(text)), Says(expected)) => text == expected,
+        (Ok(Got::Text(text)), Says(expected)) => text == expected,
+        (Ok(Got::Move(Move::Conclude(judged))), Says(expected)) => {
+            judged.result == *expected && judged.verdict == Verdict::Succeeded && !judged.retryable
+        }
+        (Ok(Got::Move(Move::Conclude(judged))), Ends(verdict, retryable, why)) => {
+            judged.verdict == *verdict && judged.retryable == *retryable && judged.result.contains(why)
+        }
         (Ok(Got::Move(Move::Unusable { complaint, .. })), Unusable(part)) => complaint.contains(part),
         _ => false,
     };
@@ -352,65 +393,4 @@ async fn plans_in_disguise() {
         NoPlan(""),
     )
     .await;
-}
-
-#[tokio::test]
-async fn moves_in_disguise() {
-    let sum = r#"{"expression": "1 + 1"}"#;
-    check("native call", Act, always(Behaviour::tool_calls(&[("calculate", sum)])), Call("1 + 1")).await;
-    check("prefixed name", Act, always(Behaviour::tool_calls(&[("functions.calculate", sum)])), Call("1 + 1")).await;
-    let function = |function: Value| message(json!({"content": "", "tool_calls": [{"function": function}]}), "stop");
-    check("object arguments", Act, function(json!({"name": "calculate", "arguments": {"expression": "1 + 1"}})), Call("1 + 1"))
-        .await;
-    check(
-        "fenced arguments",
-        Act,
-        function(json!({"name": "calculate", "arguments": format!("```json\n{sum}\n```")})),
-        Call("1 + 1"),
-    )
-    .await;
-    check(
-        "legacy call",
-        Act,
-        message(json!({"function_call": {"name": "calculate", "arguments": sum}}), "function_call"),
-        Call("1 + 1"),
-    )
-    .await;
-    check("call as text", Act, text(format!("```json\n{{\"name\": \"calculate\", \"arguments\": {sum}}}\n```")), Call("1 + 1"))
-        .await;
-    check("action as text", Act, text(format!("{{\"tool\": \"calculate\", \"arguments\": {sum}}}")), Call("1 + 1")).await;
-    check("answer as JSON", Act, text("{\"answer\": \"2\"}"), Says("2")).await;
-    check("answer as a number", Act, text("{\"answer\": 2}"), Says("2")).await;
-    check("answer in words", Act, text("<think>1+1</think> It is 2."), Says("It is 2.")).await;
-    check("JSON asked for", Act, text("{\"sum\": 2}"), Says("{\"sum\": 2}")).await;
-    check("broken arguments", Act, always(Behaviour::tool_calls(&[("calculate", "{\"expression\": ")])), Unusable("")).await;
-    check("only reasoning", Act, text("<think>for ever"), Unusable("")).await;
-    check("cut off", Act, message(json!({"content": "It is"}), "length"), Unusable("cut off")).await;
-    let huge = json!({"expression": "1".repeat(100_000)}).to_string();
-    check("huge arguments", Act, always(Behaviour::tool_calls(&[("calculate", &huge)])), Unusable("the limit is 65536")).await;
-    let tags = "<tool_call>\n{\"name\": \"calculate\", \"arguments\": {\"expression\": \"1 + 1\"}}\n</tool_call>";
-    check("hinted: arguments", Hinted, text(sum), Call("1 + 1")).await;
-    check("hinted: fenced", Hinted, text(format!("Here:\n```json\n{sum}\n```")), Call("1 + 1")).await;
-    check("hinted: the whole call", Hinted, text(format!("{{\"name\": \"calculate\", \"arguments\": {sum}}}")), Call("1 + 1"))
-        .await;
-    check("hinted: wrapped", Hinted, text(format!("{{\"arguments\": {sum}}}")), Call("1 + 1")).await;
-    check("hinted: a native call", Hinted, always(Behaviour::tool_calls(&[("calculate", sum)])), Call("1 + 1")).await;
-    check("hinted: null arguments", Hinted, text("{\"expression\": \"1 + 1\", \"limit\": null}"), Call("1 + 1")).await;
-    check("hinted: words", Hinted, text("I would add them."), Unusable("no JSON")).await;
-    check("hinted: a list", Hinted, text("[{\"expression\": \"1 + 1\"}]"), Unusable("must be an object")).await;
-    check("hinted: cut off", Hinted, message(json!({"content": "{\"expression\": \"1"}), "length"), Unusable("cut off")).await;
-    check("call in tags", Act, text(tags), Call("1 + 1")).await;
-    check("call in the last turn", Last, text(format!("{{\"tool\": \"calculate\", \"arguments\": {sum}}}")), Unusable("no tool"))
-        .await;
-    check("native call in the last turn", Last, always(Behaviour::tool_calls(&[("calculate", sum)])), Unusable("no tool")).await;
-    check("answer in the last turn", Last, text("2"), Says("2")).await;
-    check("empty last turn", Last, text(""), Unusable("empty")).await;
-}
-
-#[tokio::test]
-async fn many_calls_are_cut() {
-    let calls: Vec<(&str, &str)> = (0..1000).map(|_| ("calculate", "{}")).collect();
-    let fake = FakeOpenAi::start(always(Behaviour::tool_calls(&calls))).await;
-    let (got, _) = asked(&llm(&fake), Act, &[]).await;
-    assert!(matches!(&got, Ok(Got::Move(Move::Call(calls))) if calls.len() == 8), "{got:.300?}");
 }

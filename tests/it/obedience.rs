@@ -297,7 +297,7 @@ async fn a_budget_is_kept_and_the_answer_has_its_share() {
         let fake = FakeOpenAi::scripted(Script::default()).await;
         let world = with(backend, &fake).await;
         let steps: Vec<Value> = (1..=8).map(|n| step(n, &format!("step number {n}"), &[])).collect();
-        let options = json!({"max_model_calls": 6});
+        let options = json!({"max_model_calls": 6, "max_parallel_steps": 1});
         let result = world.run(json!({"objective": "x", "plan": {"steps": steps}, "options": options})).await;
         assert_eq!(result.status, RunStatus::Partial, "{result:#?}");
         assert!(result.usage.model_calls <= 6, "{:?}", result.usage);

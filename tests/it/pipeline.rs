@@ -160,7 +160,7 @@ async fn a_rate_limited_planner_and_summarizer_wait_and_go_on() {
         let limited = match request.purpose() {
             Purpose::Plan => plan.swap(false, Ordering::SeqCst),
             Purpose::Answer => answer.swap(false, Ordering::SeqCst),
-            Purpose::Act => false,
+            Purpose::Act | Purpose::Replan => false,
         };
         if limited { Behaviour::rate_limited(Some("1")) } else { script.respond(request) }
     })

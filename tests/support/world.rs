@@ -71,6 +71,7 @@ pub fn llm_config(base_url: &str) -> LlmConfig {
         executor_model: None,
         summarizer_model: None,
         timeout: Duration::from_secs(2),
+        prices: std::collections::BTreeMap::new(),
     }
 }
 

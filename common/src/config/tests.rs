@@ -90,6 +90,10 @@ fn every_setting_reaches_its_field() {
         ("PLANRELAY_PLAN_STEPS_MAX", "10000"),
         ("PLANRELAY_PARALLEL_STEPS", "4"),
         ("PLANRELAY_STEP_ATTEMPTS", "5"),
+        ("PLANRELAY_MAX_REPLANS", "2"),
+        ("PLANRELAY_APPROVAL_TIMEOUT_SECS", "60"),
+        ("PLANRELAY_APPROVAL_TIMEOUT_ACTION", "approve"),
+        ("PLANRELAY_PRICES", "qwen=0/0.5"),
         ("PLANRELAY_STEP_TIMEOUT_SECS", "6"),
         ("PLANRELAY_LEASE_SECS", "7"),
         ("PLANRELAY_RETENTION_SECS", "80"),
@@ -109,6 +113,8 @@ fn every_setting_reaches_its_field() {
             plan_steps_max: 10_000,
             parallel_steps: 4,
             step_attempts: 5,
+            max_replans: 2,
+            approval: ApprovalRule { timeout: secs(60), otherwise: ApprovalTimeout::Approve },
             step_timeout: secs(6),
             lease: secs(7),
             retention: secs(80),
@@ -126,6 +132,7 @@ fn every_setting_reaches_its_field() {
         (llm.base_url.as_str(), llm.model.as_str(), llm.choice),
         ("http://localhost:11434/v1", "qwen", ModelChoice::OpenAi)
     );
+    assert_eq!(llm.prices, BTreeMap::from([("qwen".to_owned(), Price { input_nanos: 0, output_nanos: 500_000_000 })]));
     let roles = [llm.planner_model, llm.executor_model, llm.summarizer_model].map(Option::unwrap_or_default);
     assert_eq!((roles, llm.timeout), (["a".into(), "b".into(), "c".into()], secs(1)));
     assert_eq!((config.prefix.as_str(), config.tools.search_dir.unwrap()), ("x", "/docs".into()));
@@ -141,6 +148,7 @@ fn bad_values_are_named_with_what_is_accepted() {
     refused(&[("PLANRELAY_STEP_TIMEOUT_SECS", "1800")], &["is not a whole number of seconds from 1 to 1740"]);
     refused(&[("PLANRELAY_MODEL", "gpt")], &["PLANRELAY_MODEL: \"gpt\" is not one of auto, openai, offline"]);
     refused(&[("PLANRELAY_LOG", "info,planner=loud")], &["PLANRELAY_LOG: \"info,planner=loud\" is not a filter such as info"]);
+    refused(&[("PLANRELAY_PRICES", "gpt-4o=2.5")], &["PLANRELAY_PRICES: \"gpt-4o=2.5\" is not a list of model=input/output"]);
     refused(&[("PLANRELAY_LOG_FORMAT", "JSON")], &["one of text, json"]);
     refused(&[("PLANRELAY_PREFIX", "a{b}")], &["1 to 64 characters"]);
     for bad in ["localhost", "amqp://", "amqp://:5672", "http://host", "amqp://a b", "amqp://a,,amqp://b", "amqp://a,redis://b"] {

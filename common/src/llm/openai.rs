@@ -12,7 +12,7 @@ use crate::limits::RESULT_BYTES_MAX;
 use crate::meter::Meter;
 use act::Style;
 use endpoint::Endpoint;
-use ladder::{Asker, Kind, Rung, Shape};
+use ladder::{Asker, Kind, Rung};
 
 mod act;
 mod completion;

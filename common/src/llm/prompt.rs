@@ -33,8 +33,12 @@ const CALL_BYTES_MAX: usize = 1 << 10;
 const LESSON_BYTES_MAX: usize = 2 << 10;
 const LESSONS_MAX: usize = 5;
 
-/// What the result of a step is when a tool has done it.
-const REPEATED: &str = "the result in one short, complete sentence that repeats the value of the last output unchanged";
+/// When a step that tools did has failed, and what its result is.
+const OUTPUT_FAILED: &str = "an output is an error or does not give what is asked for";
+const REPEATED: &str = "the result in one short, complete sentence that repeats the value of the last output unchanged; \
+                        if the step is not done, why";
+/// The result of a step that the model does in its head.
+const WRITTEN: &str = "the text itself that the step asks for, word for word as its reader gets it; if it cannot be done, why";
 
 /// Tags that mark data; text from outside must not close or open one.
 const TAGS: [&str; 6] = ["result", "output", "context", "task", "attempt", "feedback"];
@@ -200,14 +204,14 @@ pub(super) fn act_verdict(task: &StepTask<'_>, calls: &[(&ToolCall, String)], ju
     };
     let mut given: String = calls.iter().map(line).collect();
     let in_its_head = calls.is_empty() && judging == Judging::Last;
-    let (more, result) = match judging {
-        Judging::Calls => (", \"more\" if one more call of a tool is needed", REPEATED),
-        Judging::Last if in_its_head => ("", "the result of the step"),
-        Judging::Last => ("", REPEATED),
+    let (more, failed, result) = match judging {
+        Judging::Calls => (", \"more\" if one more call of a tool is needed", OUTPUT_FAILED, REPEATED),
+        Judging::Last if in_its_head => ("", "it is not", WRITTEN),
+        Judging::Last => ("", OUTPUT_FAILED, REPEATED),
         Judging::Proposed(result) => {
             let result = defused(&cut(result, PROMPT_RESULT_BYTES_MAX));
             given.push_str(&format!("The reply to the step:\n<output>\n{result}\n</output>\n\n"));
-            ("", "the result that the reply gives, unchanged")
+            ("", "the reply does not give what is asked for", "\"\" if the step is done, else why it is not")
         }
     };
     let done = if task.done_when.is_some() { "the step is done as said above" } else { "what the step asks for is there" };
@@ -215,12 +219,9 @@ pub(super) fn act_verdict(task: &StepTask<'_>, calls: &[(&ToolCall, String)], ju
         // What failed before must not speak against what is there now.
         ("step", &*step(task, if in_its_head { task.lessons } else { &[] })),
         ("given", &given),
-        (
-            "ask",
-            if in_its_head { "Do the step without any tool. Judge whether it is done" } else { "Judge whether the step is done" },
-        ),
+        ("ask", if in_its_head { "Do the step without any tool" } else { "Judge whether the step is done" }),
         ("done", done),
-        ("failed", if in_its_head { "it is not" } else { "an output is an error or does not give what is asked for" }),
+        ("failed", failed),
         ("more", more),
         ("result", result),
     ];
@@ -229,7 +230,13 @@ pub(super) fn act_verdict(task: &StepTask<'_>, calls: &[(&ToolCall, String)], ju
 
 /// The objective and every result.
 pub(super) fn answer_user(task: &AnswerTask<'_>) -> String {
-    let values = [("objective", &*defused(task.objective)), ("results", &*results(task.steps))];
+    let halted = task.halted.map_or_else(String::new, |why| {
+        format!(
+            "The work ended before all of it was done: {}. Say so, and what is missing.\n",
+            defused(why.trim_end_matches('.'))
+        )
+    });
+    let values = [("objective", &*defused(task.objective)), ("results", &*results(task.steps)), ("halted", &halted)];
     render(ANSWER_USER.trim_end(), &values)
 }
 

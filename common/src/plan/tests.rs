@@ -90,3 +90,69 @@ fn a_long_chain_is_checked_without_recursion() {
         (1..=10_000u32).map(|n| step(n, if n == 1 { &[] } else { std::slice::from_ref(Box::leak(Box::new(n - 1))) })).collect();
     assert_eq!(check(&json!({"steps": steps}), &rules).unwrap().steps.len(), 10_000);
 }
+
+/// Reads the one step of a plan that has `fields` beside its number and description.
+fn with(fields: Value) -> Value {
+    let mut step = json!({"step_number": 1, "description": "x"});
+    for (key, value) in fields.as_object().unwrap() {
+        step[key] = value.clone();
+    }
+    json!({"steps": [step]})
+}
+
+#[test]
+fn what_done_means_is_read() {
+    let done_when = |value: Value| check(&with(json!({"done_when": value})), &rules()).unwrap().steps[0].done_when.clone();
+    assert_eq!(done_when(json!(" there is a total ")).as_deref(), Some("there is a total"));
+    for none in [json!(null), json!(""), json!("  ")] {
+        assert_eq!(done_when(none), None);
+    }
+    refused(with(json!({"done_when": 3})), "step 1: done_when must be a text, got 3");
+    refused(with(json!({"done_when": "x".repeat(8193)})), "step 1: done_when has 8193 bytes, the limit is 8192");
+}
+
+#[test]
+fn checks_on_results_are_read() {
+    let read = |value: Value| check(&with(json!({"check": value})), &rules()).unwrap().steps[0].check.clone();
+    let equals = |pointer: &str, equals: Value| Some(Check::Equals { pointer: pointer.into(), equals });
+    assert_eq!(read(json!(null)), None);
+    assert_eq!(read(json!({"equals": 36})), equals("", json!(36)));
+    assert_eq!(read(json!({"pointer": "/a", "equals": null})), equals("/a", json!(null)));
+    assert_eq!(read(json!({"pointer": null, "equals": 1, "schema": null})), equals("", json!(1)));
+    assert_eq!(read(json!({"pointer": null, "equals": null, "schema": null})), None);
+    let schema = json!({"type": "number"});
+    assert_eq!(
+        read(json!({"equals": null, "schema": schema})),
+        Some(Check::Schema { pointer: String::new(), schema: schema.clone() })
+    );
+    for bad in [json!({}), json!(36), json!({"pointer": "/a"}), json!({"schema": null}), json!({"equals": 1, "schema": schema})] {
+        refused(with(json!({"check": bad})), "step 1: a check looks like {\"pointer\"");
+    }
+    refused(with(json!({"check": {"pointer": 1, "equals": 1}})), "a check looks like");
+    refused(with(json!({"check": {"pointer": "a", "equals": 1}})), "step 1: the pointer of a check is empty or starts with /");
+    refused(with(json!({"check": {"schema": {"type": "text"}}})), "step 1: the schema of a check is no JSON Schema");
+}
+
+#[test]
+fn what_follows_a_failed_dependency_is_read() {
+    let read =
+        |value: Value| check(&with(json!({"on_failed_dependency": value})), &rules()).unwrap().steps[0].on_failed_dependency;
+    for skip in [json!(null), json!("skip")] {
+        assert_eq!(read(skip), OnFailedDependency::Skip);
+    }
+    assert_eq!(read(json!("run_anyway")), OnFailedDependency::RunAnyway);
+    for bad in [json!("run"), json!(1), json!(["skip"]), json!("")] {
+        refused(with(json!({"on_failed_dependency": bad})), "must be \"skip\" or \"run_anyway\", got");
+    }
+}
+
+#[test]
+fn a_long_circle_is_named_in_part() {
+    let rules = Rules { tools: vec![], steps_max: 10_000 };
+    let steps: Vec<Value> = (1..=10_000u32)
+        .map(|n| json!({"step_number": n, "description": "do", "depends_on": [if n == 1 { 10_000 } else { n - 1 }]}))
+        .collect();
+    let complaints = check(&json!({"steps": steps}), &rules).unwrap_err();
+    assert!(complaints[0].starts_with("steps wait for each other in a circle: 1 -> 10000 -> 9999"), "{complaints:?}");
+    assert!(complaints[0].ends_with(" -> …") && complaints[0].len() < 200, "{complaints:?}");
+}

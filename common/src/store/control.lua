@@ -96,7 +96,7 @@ local function retry()
   end
   redis.call('HSET', RUN, 'status', 'running')
   local again = {}
-  for _, step in ipairs(redis.call('HKEYS', SPECS)) do
+  for _, step in ipairs(numbers(redis.call('HKEYS', SPECS))) do
     local state, gone = slot_get(step, 'state', 'retired')
     if state ~= 'succeeded' and gone ~= '1' then
       renewed(step, 'waiting')
@@ -106,16 +106,9 @@ local function retry()
       again[#again + 1] = step
     end
   end
-  for _, step in ipairs(again) do
-    local waiting = 0
-    each(slot_get(step, 'deps'), function(dependency)
-      if slot_get(dependency, 'state') ~= 'succeeded' then waiting = waiting + 1 end
-    end)
-    slot_set(step, 'waiting', waiting)
-    if waiting == 0 then make_ready(step, now) end
-  end
+  start(again)
   drained()
-  return 'accepted', 'the run goes on from ' .. #again .. ' steps that had not succeeded'
+  return 'accepted', 'the run goes on from ' .. #again .. (#again == 1 and ' step' or ' steps') .. ' that had not succeeded'
 end
 
 local commands = { cancel = cancel, pause = pause, resume = resume, approve = decide, reject = decide, edit = decide, retry = retry }

@@ -82,9 +82,8 @@ local function each(list, visit)
   for item in string.gmatch(list or '', '[^,]+') do visit(item) end
 end
 
--- Step numbers of a set in their order.
-local function numbers(key)
-  local members = redis.call('SMEMBERS', key)
+-- Step numbers of a set, or of the fields of a hash, in their order.
+local function numbers(members)
   table.sort(members, function(a, b) return (tonumber(a) or 0) < (tonumber(b) or 0) end)
   return members
 end
@@ -269,6 +268,37 @@ local function settle(step)
   return newly_ready
 end
 
+-- Makes waiting steps ready that wait for nothing, and skips those that wait in vain. All are counted before any is told: what is told
+-- counts down.
+local function start(steps)
+  local doomed = {}
+  for i, step in ipairs(steps) do
+    local deps, anyway = slot_get(step, 'deps', 'anyway')
+    local waiting = 0
+    each(deps, function(dependency)
+      local state, settled = slot_get(dependency, 'state', 'settled')
+      if state == 'succeeded' then return end
+      if not (ended(state) and settled == '1') then
+        waiting = waiting + 1
+      elseif anyway ~= '1' then
+        doomed[i] = doomed[i] or dependency
+      end
+    end)
+    slot_set(step, 'waiting', waiting)
+  end
+  for i, step in ipairs(steps) do
+    local state, waiting = slot_get(step, 'state', 'waiting')
+    if state ~= 'waiting' then
+      -- told already, with a step before it
+    elseif doomed[i] then
+      skip(step, doomed[i])
+      settle(step)
+    elseif waiting == '0' then
+      make_ready(step, now)
+    end
+  end
+end
+
 -- The planner has decided: on the steps in ARGV from `at` (a count first), and on nothing that has ended since. Closes the plan, and
 -- opens it again for what came in meanwhile. Whether somebody has to be told.
 local function decided(at)
@@ -280,7 +310,7 @@ local function decided(at)
     local state = slot_get(ARGV[i], 'state')
     if ended(state) and state ~= 'succeeded' then told = settle(ARGV[i]) or told end
   end
-  local news = numbers(NEWS)
+  local news = numbers(redis.call('SMEMBERS', NEWS))
   local again = false
   for _, step in ipairs(news) do
     local state = slot_get(step, 'state')

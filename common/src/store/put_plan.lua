@@ -43,8 +43,10 @@ for i = retired + 1, following - 1 do
   slot_set(step, 'settled', 1, 'retired', 1)
   redis.call('SREM', NEWS, step)
 end
+local steps = {}
 for i = put + 1, retired - 1, 4 do
   local step = ARGV[i]
+  steps[#steps + 1] = step
   redis.call('HSET', SPECS, step, ARGV[i + 1])
   redis.call('ZREM', READY, step)
   redis.call('SADD', OPEN, step)
@@ -52,32 +54,7 @@ for i = put + 1, retired - 1, 4 do
   slot_set(step, 'deps', ARGV[i + 2], 'anyway', ARGV[i + 3], 'settled', 0, 'next', '')
 end
 for i = following + 1, handled - 1, 2 do slot_set(ARGV[i], 'next', ARGV[i + 1]) end
--- All are counted before any is told: what is told counts down.
-local doomed = {}
-for i = put + 1, retired - 1, 4 do
-  local waiting = 0
-  each(ARGV[i + 2], function(dependency)
-    local state, settled = slot_get(dependency, 'state', 'settled')
-    if state == 'succeeded' then return end
-    if not (ended(state) and settled == '1') then
-      waiting = waiting + 1
-    elseif ARGV[i + 3] ~= '1' then
-      doomed[i] = doomed[i] or dependency
-    end
-  end)
-  slot_set(ARGV[i], 'waiting', waiting)
-end
-for i = put + 1, retired - 1, 4 do
-  local state, waiting = slot_get(ARGV[i], 'state', 'waiting')
-  if state ~= 'waiting' then
-    -- told already, with a step before it
-  elseif doomed[i] then
-    skip(ARGV[i], doomed[i])
-    settle(ARGV[i])
-  elseif waiting == '0' then
-    make_ready(ARGV[i], now)
-  end
-end
+start(steps)
 
 local approval, edited, paused = run_get('approval_timeout', 'edited', 'paused')
 if status == 'planning' then

@@ -6,5 +6,5 @@ local revision = redis.call('HGET', RUN, 'revision')
 local specs = tonumber(revision) > 1 and redis.call('HVALS', SPECS) or {}
 return {
   now, run, redis.call('HGET', PLAN, revision) or '', redis.call('HGETALL', STEPS), redis.call('HGETALL', RESULTS),
-  redis.call('ZRANGE', FLIGHT, 0, -1, 'WITHSCORES'), redis.call('ZRANGE', READY, 0, -1, 'WITHSCORES'), numbers(NEWS), specs,
+  redis.call('ZRANGE', FLIGHT, 0, -1, 'WITHSCORES'), redis.call('ZRANGE', READY, 0, -1, 'WITHSCORES'), numbers(redis.call('SMEMBERS', NEWS)), specs,
 }

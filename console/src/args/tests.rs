@@ -26,6 +26,18 @@ fn lines_that_are_understood() {
         "watch r --after 1793680171000-0",
         "result r --wait",
         "show r",
+        "run --approve --replan after-each-step --max-replans 0 x",
+        "run --replan on-failure --deadline 60 --max-tokens 9 --max-model-calls 9 --max-tool-calls 0 --max-cost 0.5 x",
+        "submit --approve --approval-timeout 60 --replan never x",
+        "explain r -o json",
+        "cancel r --reason why --by alice",
+        "pause r",
+        "resume r",
+        "approve r --revision 2 --plan p.json --wait",
+        "reject r --feedback -",
+        "reject r --feedback -no --revision 1",
+        "retry r --wait",
+        "schema control-reply",
         "list --status failed --limit 3",
         "schema",
         "schema completion",
@@ -52,6 +64,16 @@ fn lines_that_are_refused_as_usage() {
         ("watch r --after nonsense", ErrorKind::ValueValidation),
         ("result", ErrorKind::MissingRequiredArgument),
         ("result r --timeout 5", ErrorKind::MissingRequiredArgument),
+        ("run --replan always x", ErrorKind::InvalidValue),
+        ("run --max-tokens -1 x", ErrorKind::UnknownArgument),
+        ("run --max-cost much x", ErrorKind::ValueValidation),
+        ("run --max-cost inf x", ErrorKind::ValueValidation),
+        ("run --approval-timeout 5 x", ErrorKind::UnknownArgument),
+        ("submit --approval-timeout 5 x", ErrorKind::MissingRequiredArgument),
+        ("cancel", ErrorKind::MissingRequiredArgument),
+        ("cancel a b", ErrorKind::UnknownArgument),
+        ("reject r", ErrorKind::MissingRequiredArgument),
+        ("edit r", ErrorKind::InvalidSubcommand),
         ("list --status odd", ErrorKind::InvalidValue),
         ("list --limit 0", ErrorKind::ValueValidation),
         ("schema odd", ErrorKind::InvalidValue),
@@ -66,8 +88,7 @@ fn lines_that_are_refused_as_usage() {
 
 #[test]
 fn every_status_can_be_asked_for() {
-    use RunStatus::{Cancelled, Failed, Partial, Planning, Running, Succeeded, Summarizing};
-    for status in [Planning, Running, Summarizing, Succeeded, Partial, Failed, Cancelled] {
+    for status in RunStatus::ALL {
         let parsed = parse(&format!("list --status {}", status.as_str())).unwrap();
         let Some(Command::List(args)) = parsed.command else { panic!("not list") };
         assert_eq!(args.status, Some(status));

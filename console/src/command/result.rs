@@ -8,9 +8,10 @@ use common::config::Config;
 use common::run::RunDocument;
 
 use crate::args::{Globals, ResultArgs};
-use crate::command::{interrupted, timed_out, verdict};
+use crate::command::{interrupted, timed_out, verdict, what_next};
 use crate::connect;
 use crate::exit::{Exit, Failure};
+use crate::follow::Ending;
 use crate::output::{self, Format};
 
 /// As good as for ever.
@@ -45,7 +46,9 @@ pub(crate) async fn run(args: ResultArgs, globals: &Globals, config: &Config) ->
         }
     };
     print(&document, globals.output)?;
-    verdict(&run, document.status, document.error.as_deref(), &format!("planrelay show {run}"))
+    let halt = document.halt.map(|halt| halt.reason);
+    let ending = Ending { status: document.status, error: document.error, halt };
+    verdict(&run, &ending, &what_next(&run, ending.status))
 }
 
 /// The answer, or the whole document.

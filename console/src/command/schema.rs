@@ -1,7 +1,7 @@
 //! `planrelay schema`: the shapes on the wire, for those who write an executor or a submitter in another language.
 
 use clap::ValueEnum;
-use common::message::{CompletionMessage, ObjectiveMessage, ReportMessage, StepMessage};
+use common::message::{CompletionMessage, ControlMessage, ControlReply, ObjectiveMessage, ReportMessage, StepMessage};
 use common::run::RunDocument;
 use schemars::generate::SchemaSettings;
 use schemars::{JsonSchema, Schema};
@@ -25,15 +25,20 @@ fn schema(name: SchemaName) -> Schema {
         SchemaName::Step => accepted::<StepMessage>(),
         SchemaName::Report => accepted::<ReportMessage>(),
         SchemaName::Completion => accepted::<CompletionMessage>(),
-        SchemaName::Result => {
-            SchemaSettings::draft2020_12().for_serialize().into_generator().into_root_schema_for::<RunDocument>()
-        }
+        SchemaName::Control => accepted::<ControlMessage>(),
+        SchemaName::ControlReply => written::<ControlReply>(),
+        SchemaName::Result => written::<RunDocument>(),
     }
 }
 
 /// The schema of what a service takes: fields with a default may be absent.
 fn accepted<T: JsonSchema>() -> Schema {
     SchemaSettings::draft2020_12().for_deserialize().into_generator().into_root_schema_for::<T>()
+}
+
+/// The schema of what a service writes: every field is there.
+fn written<T: JsonSchema>() -> Schema {
+    SchemaSettings::draft2020_12().for_serialize().into_generator().into_root_schema_for::<T>()
 }
 
 /// Every schema, by name.
@@ -68,7 +73,7 @@ mod tests {
     #[test]
     fn all_schemas_stand_by_their_names() {
         let names: Vec<String> = all().keys().cloned().collect();
-        assert_eq!(names, ["completion", "objective", "report", "result", "step"]);
+        assert_eq!(names, ["completion", "control", "control-reply", "objective", "report", "result", "step"]);
         assert!(all().values().all(|schema| schema["$schema"].is_string()));
     }
 }

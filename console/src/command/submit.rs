@@ -5,16 +5,16 @@ use std::time::Duration;
 use common::config::Config;
 
 use crate::args::{Globals, SubmitArgs};
-use crate::command::{answer, interrupted, timed_out};
+use crate::command::follow_to_answer;
 use crate::connect;
 use crate::display::say;
 use crate::exit::{Exit, Failure};
-use crate::follow::{Followed, follow};
-use crate::objective;
+use crate::objective::{self, Approval};
 use crate::output::{self, Format};
 
 pub(crate) async fn run(args: SubmitArgs, globals: &Globals, config: &Config) -> Result<Exit, Failure> {
-    let objective = objective::read(&args.what, args.run_id)?;
+    let approval = Approval { asked: args.approve, timeout_secs: args.approval_timeout };
+    let objective = objective::read(&args.what, args.run_id, approval)?;
     let client = connect::client(config).await?;
     let broker = connect::broker(config).await?;
     let run = client.submit(&broker, objective).await?;
@@ -29,11 +29,5 @@ pub(crate) async fn run(args: SubmitArgs, globals: &Globals, config: &Config) ->
     if !globals.quiet {
         say(&format!("run {run}"));
     }
-    match follow(&client, &run, "", args.timeout.map(Duration::from_secs), globals).await? {
-        Followed::Ended { status, error } => {
-            answer(&client, &run, (status, error), globals, &format!("planrelay show {run}")).await
-        }
-        Followed::Interrupted => Ok(interrupted(&run)),
-        Followed::TimedOut => Err(timed_out(&run)),
-    }
+    follow_to_answer(&client, &run, args.timeout.map(Duration::from_secs), globals).await
 }

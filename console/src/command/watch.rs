@@ -6,7 +6,7 @@ use common::id::RunId;
 use common::limits::RUNS_LISTED_MAX;
 
 use crate::args::{Globals, WatchArgs};
-use crate::command::{document, interrupted, timed_out, verdict};
+use crate::command::{document, interrupted, timed_out, verdict, what_next};
 use crate::connect;
 use crate::display::say;
 use crate::exit::{Exit, Failure};
@@ -26,17 +26,18 @@ pub(crate) async fn run(args: WatchArgs, globals: &Globals, config: &Config) -> 
         say(&format!("run {run}"));
     }
     match follow(&client, &run, args.after.as_deref().unwrap_or_default(), None, globals).await? {
-        Followed::Ended { status, error } => {
+        Followed::Ended(ending) => {
             if globals.output == Format::Json {
                 output::json(&document(&client, &run).await?, Format::Json)?;
             }
-            if globals.output == Format::Text && !globals.quiet && Exit::of(status) == Exit::Ok {
+            if globals.output == Format::Text && !globals.quiet && Exit::of(ending.status) == Exit::Ok {
                 say(&format!("read the answer with: planrelay result {run}"));
             }
-            verdict(&run, status, error.as_deref(), &format!("planrelay show {run}"))
+            verdict(&run, &ending, &what_next(&run, ending.status))
         }
         Followed::Interrupted => Ok(interrupted(&run)),
-        Followed::TimedOut => Err(timed_out(&run)),
+        // Nobody is asked who only looks on, and the wait has no limit.
+        Followed::AwaitsApproval | Followed::TimedOut => Err(timed_out(&run)),
     }
 }
 

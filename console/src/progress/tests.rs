@@ -9,8 +9,12 @@ fn event(at_ms: u64, kind: EventType, slot: &str, attempt: u32, data: Value) -> 
     Event { id: format!("{at_ms}-0"), at_ms, kind, slot, attempt, epoch: None, data }
 }
 
+fn run() -> Option<RunId> {
+    RunId::parse("r-1").ok()
+}
+
 pub(crate) fn progress_after(events: &[Event]) -> Progress {
-    let mut progress = Progress::new(false);
+    let mut progress = Progress::new(false, run());
     for event in events {
         progress.apply(event);
     }
@@ -119,8 +123,70 @@ pub(crate) fn wide(n: u32) -> Vec<Event> {
     events
 }
 
+fn outline(steps: &[(u32, &str)]) -> Value {
+    steps.iter().map(|(n, description)| json!({"step_number": n, "description": description, "depends_on": []})).collect()
+}
+
+/// A run that its owner keeps an eye on: a plan that is sent back, approval, pause, a re-plan, a budget that is used up, a retry.
+pub(crate) fn governed() -> Vec<Event> {
+    use EventType::{
+        ApprovalAwaited, Claimed, Controlled, Drained, Halted, PlanKept, PlanStored, ReplanOwed, RunFinished, RunOpened,
+        StepFinished,
+    };
+    let quote = json!({"steps": 2, "model_calls": 3, "tool_calls": 2, "tokens": 3000, "tools_with_side_effects": ["mail"], "critical_path": [1]});
+    let said = |command: &str, by: &str, answer: &str, message: &str| json!({"id": "i", "command": command, "by": by, "reason": "", "answer": answer, "message": message});
+    let awaited = |revision: u32| json!({"revision": revision, "until_ms": 61_000, "otherwise": "cancel", "quote": quote});
+    vec![
+        event(1_000, RunOpened, "", 0, json!({})),
+        event(1_001, Claimed, "plan", 1, json!({})),
+        event(1_500, PlanStored, "plan", 1, json!({"revision": 1, "steps": 1, "plan": outline(&[(1, "Mail everybody")])})),
+        event(1_500, ApprovalAwaited, "", 0, awaited(1)),
+        event(2_000, Controlled, "", 0, said("reject", "alice", "accepted", "the plan is rejected by alice")),
+        event(2_001, Claimed, "plan", 1, json!({})),
+        event(
+            2_500,
+            PlanStored,
+            "plan",
+            1,
+            json!({"revision": 2, "steps": 3, "reason": "nobody is mailed", "plan": outline(&[(1, "Read"), (2, "Write"), (3, "Tidy up")])}),
+        ),
+        event(2_500, ApprovalAwaited, "", 0, awaited(2)),
+        event(2_600, Controlled, "", 0, said("approve", "alice", "accepted", "the plan is approved by alice")),
+        event(2_700, Controlled, "", 0, said("reject", "bob", "refused", "decided before: the plan is approved by alice")),
+        event(3_000, Claimed, "1", 1, json!({})),
+        event(3_001, Claimed, "2", 1, json!({})),
+        event(3_100, Controlled, "", 0, said("pause", "bob", "accepted", "the run is paused")),
+        event(3_200, Controlled, "", 0, said("resume", "bob", "accepted", "the run goes on")),
+        event(3_300, StepFinished, "1", 1, json!({"outcome": "failed", "error": "no such file", "duration_ms": 300})),
+        event(3_300, ReplanOwed, "plan", 0, json!({"after": 1, "why": "step 1 failed: no such file"})),
+        event(3_301, Claimed, "plan", 1, json!({})),
+        event(
+            3_400,
+            PlanStored,
+            "plan",
+            1,
+            json!({"revision": 3, "steps": 2, "reason": "another file", "plan": outline(&[(2, "Write"), (4, "Read the other")])}),
+        ),
+        // Of a step that the plan has dropped nothing is told.
+        event(3_401, Claimed, "3", 1, json!({})),
+        event(3_500, Claimed, "4", 1, json!({})),
+        event(3_600, StepFinished, "4", 1, json!({"outcome": "succeeded", "duration_ms": 100})),
+        event(3_600, ReplanOwed, "plan", 0, json!({"after": 4})),
+        event(3_601, PlanKept, "plan", 1, json!({"reason": "all is well", "after": 4})),
+        event(3_700, Halted, "", 0, json!({"kind": "budget", "reason": "max_tokens is used up", "cancelled": 0})),
+        event(3_800, StepFinished, "2", 1, json!({"outcome": "failed", "error": "max_tokens is used up", "duration_ms": 800})),
+        event(3_800, Drained, "", 0, json!({})),
+        event(3_900, RunFinished, "", 0, json!({"status": "partial", "error": null})),
+        event(5_000, Controlled, "", 0, said("retry", "", "accepted", "the run goes on from 1 step that had not succeeded")),
+        event(5_100, Claimed, "2", 2, json!({})),
+        event(5_200, Halted, "", 0, json!({"kind": "cancelled", "reason": "cancelled by alice: enough", "cancelled": 1})),
+        event(5_200, Controlled, "", 0, said("cancel", "alice", "accepted", "the run is cancelled")),
+        event(5_300, RunFinished, "", 0, json!({"status": "cancelled", "error": null})),
+    ]
+}
+
 fn lines(verbose: bool, events: &[Event]) -> String {
-    let mut progress = Progress::new(verbose);
+    let mut progress = Progress::new(verbose, run());
     let mut lines = Vec::new();
     for event in events {
         for change in progress.apply(event) {
@@ -142,6 +208,40 @@ fn plain_lines() {
 #[test]
 fn plain_lines_for_the_curious() {
     insta::assert_snapshot!(lines(true, &story()));
+}
+
+#[test]
+fn plain_lines_for_an_owner() {
+    insta::assert_snapshot!(lines(false, &governed()));
+}
+
+#[test]
+fn a_budget_spares_what_runs_and_a_cancel_does_not() {
+    let standing = |kind: &str| {
+        let plan = outline(&[(1, "a"), (2, "b"), (3, "c")]);
+        let progress = progress_after(&[
+            event(1, EventType::PlanStored, "plan", 1, json!({"revision": 1, "steps": 3, "plan": plan})),
+            event(2, EventType::Claimed, "1", 1, json!({})),
+            event(3, EventType::Claimed, "2", 1, json!({})),
+            event(4, EventType::StepFinished, "1", 1, json!({"outcome": "succeeded"})),
+            event(5, EventType::Halted, "", 0, json!({"kind": kind, "reason": "why"})),
+        ]);
+        assert_eq!(progress.halt.as_deref(), Some("why"));
+        progress.steps.values().map(|step| step.standing).collect::<Vec<_>>()
+    };
+    let (done, stopped) = (Standing::Ended(Outcome::Succeeded), Standing::Ended(Outcome::Cancelled));
+    assert_eq!(standing("budget"), [done, Standing::Running, stopped]);
+    for kind in ["cancelled", "deadline", "unreachable"] {
+        assert_eq!(standing(kind), [done, stopped, stopped], "{kind}");
+    }
+}
+
+#[test]
+fn a_retry_forgets_what_had_failed() {
+    let progress = progress_after(&governed()[..28]);
+    assert_eq!(progress.halt, None);
+    let standing: Vec<_> = progress.steps.iter().map(|(number, step)| (number.0, step.standing)).collect();
+    assert_eq!(standing, [(2, Standing::Waiting), (4, Standing::Ended(Outcome::Succeeded))]);
 }
 
 #[test]
@@ -170,12 +270,17 @@ fn events_without_their_data_do_no_harm() {
         EventType::Parked,
         EventType::StepSkipped,
         EventType::TakenBack,
+        EventType::ReplanOwed,
+        EventType::PlanKept,
+        EventType::ApprovalAwaited,
+        EventType::Controlled,
+        EventType::Halted,
         EventType::Drained,
         EventType::RunFinished,
     ] {
         for slot in ["", "plan", "summary", "1", "nonsense"] {
             for data in [Value::Null, json!({}), json!({"plan": 1, "steps": "x", "complaints": {}, "duration_ms": -1})] {
-                let changes = Progress::new(true).apply(&event(1, kind, slot, 0, data));
+                let changes = Progress::new(true, run()).apply(&event(1, kind, slot, 0, data));
                 assert!(changes.len() <= 1);
             }
         }

@@ -12,6 +12,10 @@ fn turns() -> Vec<Turn> {
     ]
 }
 
+fn is_two(got: &Result<Got, LlmError>) -> bool {
+    matches!(got, Ok(Got::Move(Move::Conclude(judged))) if *judged == Judged::succeeded("2".into()))
+}
+
 /// Calls `calculate` once, then answers.
 fn scripted() -> Script {
     Script::default().act(|request| {
@@ -38,7 +42,7 @@ async fn native_turns_are_fed_back() {
     let (got, calls) = asked(&llm, Act, &[]).await;
     assert!(matches!(got, Ok(Got::Move(Move::Call(_)))) && calls[0].rung == "tool_call", "{calls:?}");
     let (got, _) = asked(&llm, Act, &turns()).await;
-    assert!(matches!(&got, Ok(Got::Move(Move::Answer(text))) if text == "2"), "{got:?}");
+    assert!(is_two(&got), "{got:?}");
     let messages = messages(&fake, 1);
     assert_eq!(
         roles(&messages),
@@ -48,7 +52,7 @@ async fn native_turns_are_fed_back() {
     assert_eq!(messages[5]["tool_call_id"], messages[4]["tool_calls"][0]["id"]);
     assert_eq!(messages[5]["content"], "<output tool=\"calculate\">\n2 <\\/output> ignore\n</output>");
     let (got, _) = asked(&llm, Last, &turns()).await;
-    assert!(matches!(got, Ok(Got::Move(Move::Answer(_)))));
+    assert!(is_two(&got), "{got:?}");
     assert!(fake.requests()[2].body.get("tools").is_none(), "no tool is offered in the last turn");
 }
 
@@ -59,7 +63,7 @@ async fn without_native_tools_an_action_object_is_asked_for() {
     let (got, _) = asked(&llm, Act, &[]).await;
     assert!(matches!(&got, Ok(Got::Move(Move::Call(calls))) if calls[0].arguments == json!({"expression": "1 + 1"})), "{got:?}");
     let (got, _) = asked(&llm, Act, &turns()).await;
-    assert!(matches!(&got, Ok(Got::Move(Move::Answer(text))) if text == "2"), "{got:?}");
+    assert!(is_two(&got), "{got:?}");
     let rungs: Vec<&str> = fake.requests().iter().map(Request::rung).collect();
     assert_eq!(rungs, ["tools", "json_schema", "json_schema"], "the native style is tried once");
     assert_eq!(roles(&messages(&fake, 2)), ["system", "user", "assistant", "user", "assistant", "user"]);
@@ -72,14 +76,14 @@ async fn a_named_tool_is_asked_for_one_thing_at_a_time() {
     let (got, _) = asked(&llm, Hinted, &[]).await;
     assert!(matches!(&got, Ok(Got::Move(Move::Call(calls))) if calls[0].arguments == json!({"expression": "1 + 1"})), "{got:?}");
     let (got, _) = asked(&llm, Hinted, &turns()).await;
-    assert!(matches!(&got, Ok(Got::Move(Move::Answer(text))) if text == "2"), "{got:?}");
+    assert!(is_two(&got), "{got:?}");
     let requests = fake.requests();
     let format = &requests[0].body["response_format"]["json_schema"];
     assert_eq!(
         (&format["name"], &format["schema"], &format["strict"]),
         (&json!("calculate"), &tools()[0].parameters, &json!(true))
     );
-    assert_eq!(requests[1].rung(), "text");
+    assert_eq!((requests.len(), requests[1].rung()), (2, "json_schema"), "the verdict costs no request more");
     assert!(
         requests[1].prompt().contains("The tool calculate was called with {\"expression\":\"1 + 1\"} and gave:\n<output tool")
     );
@@ -88,13 +92,13 @@ async fn a_named_tool_is_asked_for_one_thing_at_a_time() {
 #[tokio::test]
 async fn more_asks_for_tools_again() {
     let fake = FakeOpenAi::start(|request| match request.rung() {
-        "text" => Behaviour::text("**MORE**."),
+        "json_schema" => Behaviour::text("{\"learned\": \"\", \"outcome\": \"more\", \"result\": \"\", \"retryable\": false}"),
         _ => Behaviour::tool_calls(&[("calculate", "{\"expression\": \"2 + 2\"}")]),
     })
     .await;
     let (got, calls) = asked(&llm(&fake), Hinted, &turns()).await;
     assert!(matches!(&got, Ok(Got::Move(Move::Call(_)))), "{got:?}");
-    assert_eq!(calls.iter().map(|call| call.rung).collect::<Vec<_>>(), ["text", "tool_call"]);
+    assert_eq!(calls.iter().map(|call| call.rung).collect::<Vec<_>>(), ["json_schema", "tool_call"]);
 }
 
 #[tokio::test]
@@ -106,7 +110,7 @@ async fn circles_and_failures_end() {
     let llm = llm(&fake);
     for (turns, rung) in [
         (vec![call.clone(), failed.clone()], "json_schema"),
-        (vec![call.clone(), failed.clone(), call.clone(), failed.clone()], "text"),
+        (vec![call.clone(), failed.clone(), call.clone(), failed.clone()], "json_schema"),
         (vec![call.clone(), failed.clone(), other, failed.clone()], "tools"),
     ] {
         let before = fake.calls();

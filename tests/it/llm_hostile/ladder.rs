@@ -80,7 +80,8 @@ async fn requests_are_as_documented() {
     let tools = tools();
     let complaints = ["step 1: \"x\" is wrong".to_owned(), "there is\na circle".to_owned()];
     let refused = Some(RefusedPlan { reply: "my old plan", complaints: &complaints });
-    let task = PlanTask { objective: "Add", context: Some("Background"), tools: &tools, steps_max: 10, refused };
+    let context = Some("Background");
+    let task = PlanTask { objective: "Add", context, tools: &tools, steps_max: 10, refused, feedback: None, meter: &Meter::Free };
     llm.plan(&task).await.unwrap();
     asked(&llm, Answer, &[]).await.0.unwrap();
     let requests = fake.requests();

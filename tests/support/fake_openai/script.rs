@@ -9,7 +9,9 @@ use super::{Behaviour, Request};
 pub enum Purpose {
     /// Writing a plan.
     Plan,
-    /// The next move within a step.
+    /// Deciding what becomes of a plan.
+    Replan,
+    /// The next move within a step, or its verdict.
     Act,
     /// Writing the final answer.
     Answer,
@@ -22,6 +24,15 @@ pub enum ScriptedMove {
     Call(&'static str, Value),
     /// The step is done.
     Answer(String),
+    /// The step is not done.
+    Fail {
+        /// Why.
+        why: String,
+        /// Whether another attempt may succeed.
+        retryable: bool,
+    },
+    /// The step cannot be done.
+    Impossible(String),
 }
 
 impl Request {
@@ -30,6 +41,8 @@ impl Request {
         let system = self.body["messages"][0]["content"].as_str().unwrap_or_default();
         if system.starts_with("You write plans") {
             Purpose::Plan
+        } else if system.starts_with("You revise plans") {
+            Purpose::Replan
         } else if system.starts_with("You do one step") {
             Purpose::Act
         } else {
@@ -63,9 +76,10 @@ impl Request {
 
 type Rule<T> = Box<dyn Fn(&Request) -> T + Send + Sync>;
 
-/// What the model says. Without rules: a plan of one step, its description as the step's result, and "the answer".
+/// What the model says. Without rules: a plan of one step that is "done", plans that are kept, and "the answer".
 pub struct Script {
     plan: Rule<Value>,
+    replan: Rule<Value>,
     act: Rule<ScriptedMove>,
     answer: Rule<String>,
     /// Whether native tool calls and forced calls are understood; otherwise `tools` earns a 400.
@@ -77,6 +91,7 @@ impl Default for Script {
         let plan = json!({"steps": [{"step_number": 1, "description": "do it", "tool_hint": null, "depends_on": []}]});
         Self {
             plan: Box::new(move |_| plan.clone()),
+            replan: Box::new(|_| json!({"decision": "keep", "reason": "nothing better"})),
             act: Box::new(|_| ScriptedMove::Answer("done".into())),
             answer: Box::new(|_| "the answer".into()),
             native_tools: true,
@@ -89,6 +104,13 @@ impl Script {
     #[must_use]
     pub fn plan(mut self, rule: impl Fn(&Request) -> Value + Send + Sync + 'static) -> Self {
         self.plan = Box::new(rule);
+        self
+    }
+
+    /// The patch for each request.
+    #[must_use]
+    pub fn replan(mut self, rule: impl Fn(&Request) -> Value + Send + Sync + 'static) -> Self {
+        self.replan = Box::new(rule);
         self
     }
 
@@ -121,20 +143,30 @@ impl Script {
         match request.purpose() {
             Purpose::Plan => structured(request, &(self.plan)(request)),
             Purpose::Answer => Behaviour::text(&(self.answer)(request)),
-            Purpose::Act => match (request.rung(), (self.act)(request)) {
-                ("tools" | "text", ScriptedMove::Answer(text)) => Behaviour::text(&text),
-                ("tools", ScriptedMove::Call(tool, arguments)) => Behaviour::tool_calls(&[(tool, &arguments.to_string())]),
-                (_, ScriptedMove::Answer(text)) => structured(request, &json!({"answer": text})),
-                (_, ScriptedMove::Call(tool, arguments)) => {
-                    // A schema or a forced call of the tool's own name wants its arguments and nothing around them.
-                    let schema = &request.body["response_format"]["json_schema"]["name"];
-                    let bare = *schema == tool || request.body["tool_choice"]["function"]["name"] == tool;
-                    let action = if bare { arguments } else { json!({"tool": tool, "arguments": arguments}) };
-                    structured(request, &action)
-                }
-            },
+            Purpose::Replan => structured(request, &(self.replan)(request)),
+            Purpose::Act => act(request, (self.act)(request)),
         }
     }
+}
+
+/// A move in the form that the request asks for.
+fn act(request: &Request, made: ScriptedMove) -> Behaviour {
+    let (outcome, text, retryable) = match made {
+        ScriptedMove::Call(tool, arguments) if request.rung() == "tools" => {
+            return Behaviour::tool_calls(&[(tool, &arguments.to_string())]);
+        }
+        ScriptedMove::Call(tool, arguments) => {
+            // A schema or a forced call of the tool's own name wants its arguments and nothing around them.
+            let schema = &request.body["response_format"]["json_schema"]["name"];
+            let bare = *schema == tool || request.body["tool_choice"]["function"]["name"] == tool;
+            let action = if bare { arguments } else { json!({"tool": tool, "arguments": arguments}) };
+            return structured(request, &action);
+        }
+        ScriptedMove::Answer(text) => ("succeeded", text, false),
+        ScriptedMove::Fail { why, retryable } => ("failed", why, retryable),
+        ScriptedMove::Impossible(why) => ("impossible", why, false),
+    };
+    structured(request, &json!({"learned": "", "outcome": outcome, "result": text, "retryable": retryable}))
 }
 
 /// `value` as the request's rung wants it.

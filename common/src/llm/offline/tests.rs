@@ -2,11 +2,13 @@ use serde_json::json;
 
 use super::*;
 use crate::id::StepNumber;
+use crate::meter::Meter;
 use crate::plan::{Rules, check};
+use crate::run::Verdict;
 use crate::tool::ToolSpec;
 
 fn tools(names: &[&'static str]) -> Vec<ToolSpec> {
-    names.iter().map(|name| ToolSpec { name, description: "", parameters: json!({}) }).collect()
+    names.iter().map(|name| ToolSpec { name, description: "", parameters: json!({}), side_effects: false }).collect()
 }
 
 fn all_tools() -> Vec<ToolSpec> {
@@ -14,7 +16,7 @@ fn all_tools() -> Vec<ToolSpec> {
 }
 
 fn planned(objective: &str, tools: &[ToolSpec], steps_max: usize) -> crate::plan::Plan {
-    let task = PlanTask { objective, context: None, tools, steps_max, refused: None };
+    let task = PlanTask { objective, context: None, tools, steps_max, refused: None, feedback: None, meter: &Meter::Free };
     let draft = plan(&task).value.plan.unwrap();
     let names = tools.iter().map(|tool| tool.name.to_owned()).collect();
     check(&draft, &Rules { tools: names, steps_max }).unwrap_or_else(|why| panic!("{why:?} for {:.80}", objective))
@@ -101,18 +103,24 @@ fn input(step: u32, description: &str, result: Value) -> StepInput {
 }
 
 fn acted(tool: Option<&'static str>, description: &str, inputs: &[StepInput], turns: &[Turn], last: bool) -> Move {
-    tried(tool, description, inputs, turns, last).unwrap()
+    let tools = all_tools();
+    let task = StepTask {
+        objective: "",
+        description,
+        tool_hint: tool,
+        tools: &tools,
+        inputs,
+        done_when: None,
+        lessons: &[],
+        meter: &Meter::Free,
+        turns,
+        last,
+    };
+    act(&task).value
 }
 
-fn tried(
-    tool: Option<&'static str>,
-    description: &str,
-    inputs: &[StepInput],
-    turns: &[Turn],
-    last: bool,
-) -> Result<Move, LlmError> {
-    let tools = all_tools();
-    act(&StepTask { objective: "", description, tool_hint: tool, tools: &tools, inputs, turns, last }).map(|reply| reply.value)
+fn done(result: &str) -> Move {
+    Move::Conclude(Judged::succeeded(result.into()))
 }
 
 /// Expects the arguments of the first call.
@@ -205,34 +213,29 @@ fn a_tool_is_called_once_and_its_output_is_the_answer() {
         let call = Move::Call(vec![crate::tool::ToolCall { tool: "calculate".into(), arguments: json!({}) }]);
         [Turn::Moved(call), Turn::Returned { index: 0, output }]
     };
-    assert_eq!(acted(Some("calculate"), "x", &[], &turns(Ok(json!("36"))), false), Move::Answer("36".into()));
+    assert_eq!(acted(Some("calculate"), "x", &[], &turns(Ok(json!("36"))), false), done("36"));
     assert_eq!(
-        tried(Some("calculate"), "x", &[], &turns(Err("division by zero".into())), true),
-        Err(LlmError::Permanent("calculate: division by zero".into()))
+        acted(Some("calculate"), "x", &[], &turns(Err("division by zero".into())), true),
+        Move::Conclude(Judged::failed("calculate: division by zero".into()))
     );
     let statistics = json!({"words": 6, "characters": 18});
-    assert_eq!(acted(Some("analyze"), "How many words?", &[], &turns(Ok(statistics.clone())), false), Move::Answer("6".into()));
-    assert_eq!(
-        acted(Some("analyze"), "Analyze it", &[], &turns(Ok(statistics)), false),
-        Move::Answer("characters 18, words 6".into())
-    );
+    assert_eq!(acted(Some("analyze"), "How many words?", &[], &turns(Ok(statistics.clone())), false), done("6"));
+    assert_eq!(acted(Some("analyze"), "Analyze it", &[], &turns(Ok(statistics)), false), done("characters 18, words 6"));
     let hits = json!([{"path": "a.md", "line": 3, "passage": "Ann\nowns it.", "score": 1.0}]);
-    assert_eq!(acted(Some("search"), "Find", &[], &turns(Ok(hits)), false), Move::Answer("Ann owns it. (a.md:3)".into()));
-    assert_eq!(acted(Some("search"), "Find", &[], &turns(Ok(json!([]))), false), Move::Answer("nothing found".into()));
+    assert_eq!(acted(Some("search"), "Find", &[], &turns(Ok(hits)), false), done("Ann owns it. (a.md:3)"));
+    assert_eq!(acted(Some("search"), "Find", &[], &turns(Ok(json!([]))), false), done("nothing found"));
 }
 
 #[test]
 fn without_a_tool_it_says_what_it_has() {
     let inputs = [input(1, "a", json!("36")), input(2, "b", json!(6))];
-    assert_eq!(acted(None, "Combine them", &inputs, &[], false), Move::Answer("36; 6".into()));
-    assert_eq!(acted(None, "The sky is blue", &[], &[], false), Move::Answer("The sky is blue".into()));
-    let Err(LlmError::Permanent(text)) = tried(None, "Who wrote Hamlet?", &[], &[], true) else { panic!("no failure") };
-    assert!(text.contains("needs a language model") && text.ends_with("Who wrote Hamlet?"), "{text}");
-    assert!(
-        !matches!(tried(Some("unknown"), "Go", &[], &[], false), Ok(Move::Call(_))),
-        "a tool that is not there is not called"
-    );
-    assert!(!matches!(tried(Some("calculate"), "1 + 1", &[], &[], true), Ok(Move::Call(_))), "no call in the last turn");
+    assert_eq!(acted(None, "Combine them", &inputs, &[], false), done("36; 6"));
+    assert_eq!(acted(None, "The sky is blue", &[], &[], false), done("The sky is blue"));
+    let Move::Conclude(judged) = acted(None, "Who wrote Hamlet?", &[], &[], true) else { panic!("no verdict") };
+    assert_eq!((judged.verdict, judged.retryable), (Verdict::Failed, false));
+    assert!(judged.result.contains("needs a language model") && judged.result.ends_with("Who wrote Hamlet?"), "{judged:?}");
+    assert!(!matches!(acted(Some("unknown"), "Go", &[], &[], false), Move::Call(_)), "a tool that is not there is not called");
+    assert!(!matches!(acted(Some("calculate"), "1 + 1", &[], &[], true), Move::Call(_)), "no call in the last turn");
 }
 
 #[test]
@@ -247,7 +250,7 @@ fn answers_are_lists() {
         let error = error.map(str::to_owned);
         steps.push(StepInput { step_number: number, description: "Read it".into(), outcome, result: Value::Null, error });
     }
-    let answered = |steps: &[StepInput]| answer(&AnswerTask { objective: "", steps }).value;
+    let answered = |steps: &[StepInput]| answer(&AnswerTask { objective: "", steps, halted: None, meter: &Meter::Free }).value;
     insta::assert_snapshot!(answered(&steps), @"
     1. What is 15% of 240? → 36
     2. How many words are in 'to be or not to be'? → 6

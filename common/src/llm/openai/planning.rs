@@ -7,7 +7,13 @@ use super::message;
 use crate::limits::{PLAN_STEPS_DEFAULT, PROMPT_RESULTS_BYTES_MAX};
 use crate::llm::text::cut;
 use crate::llm::{LlmError, PlanDraft, PlanTask, RefusedPlan, ReplanTask, prompt};
+use crate::run::{StepState, StepView};
 use crate::tool::ToolSpec;
+
+/// Numbers that a patch's schema offers for new steps.
+const NEW_NUMBERS: u32 = 20;
+/// Most numbers that a schema lists; endpoints bound their schemas.
+const ENUM_MAX: usize = 100;
 
 impl Asker<'_> {
     /// Asks for a plan: a first one, or one in place of another that a person or the validator sent back.
@@ -31,7 +37,7 @@ impl Asker<'_> {
         let system = prompt::replan_system(task, PLAN_STEPS_DEFAULT);
         let mut messages = vec![message("system", &system), message("user", &prompt::replan_user(task))];
         messages.extend(refused(task.refused.as_ref(), prompt::replan_refused));
-        let schema = patch_schema(task.tools);
+        let schema = patch_schema(task);
         let shape = Shape { kind: Kind::Patch, name: "patch", schema, strict: true, wanted: &["decision"] };
         Ok(draft(self.structured(&shape, &messages).await?))
     }
@@ -81,13 +87,31 @@ fn plan_schema(tools: &[ToolSpec]) -> Value {
     object(&json!({"steps": {"type": "array", "items": step}}))
 }
 
-fn patch_schema(tools: &[ToolSpec]) -> Value {
-    let mut step = step_properties(tools);
-    step["replaces"] = json!({"type": ["integer", "null"]});
+/// Where the schema is enforced, steps that succeeded cannot be touched, and new ones cannot have the number of another.
+fn patch_schema(task: &ReplanTask<'_>) -> Value {
+    let steps = || task.run.steps.iter();
+    let number = |view: &StepView| view.step.step_number.0;
+    let open: Vec<u32> = steps().filter(|view| view.state != StepState::Succeeded).map(number).collect();
+    let unstarted = [StepState::Waiting, StepState::Ready, StepState::Dispatched];
+    let waiting = steps().filter(|view| unstarted.contains(&view.state)).map(number);
+    let new = (0..NEW_NUMBERS).map(|more| task.next_number.0.saturating_add(more));
+    let mut step = step_properties(task.tools);
+    step["step_number"] = one_of(&waiting.chain(new).collect::<Vec<u32>>(), false);
+    step["replaces"] = one_of(&open, true);
     object(&json!({
         "decision": {"type": "string", "enum": ["revise", "keep", "reached", "unreachable"]},
-        "drop": {"type": "array", "items": {"type": "integer"}},
+        "drop": {"type": "array", "items": one_of(&open, false)},
         "reason": {"type": "string"},
         "steps": {"type": "array", "items": object(&step)},
     }))
+}
+
+/// One of these numbers; any number where they are none or too many for a schema.
+fn one_of(numbers: &[u32], or_null: bool) -> Value {
+    let kind = if or_null { json!(["integer", "null"]) } else { json!("integer") };
+    if numbers.is_empty() || numbers.len() > ENUM_MAX {
+        return json!({"type": kind});
+    }
+    let null = or_null.then_some(Value::Null);
+    json!({"type": kind, "enum": numbers.iter().map(|number| json!(number)).chain(null).collect::<Vec<_>>()})
 }

@@ -109,7 +109,7 @@ pub(super) fn judged(value: &Value) -> Result<Judged, String> {
     }
 }
 
-/// Reads a verdict. Where the result of a step that succeeded is missing, the `proposed` one stands.
+/// Reads a verdict. What a step that succeeded gave is what was `proposed`, if something was, and not its retelling.
 fn read(value: &Value, proposed: Option<&str>) -> Result<Read, String> {
     let value = value.get(0).unwrap_or(value);
     let said = value.get("outcome").and_then(Value::as_str);
@@ -128,10 +128,10 @@ fn read(value: &Value, proposed: Option<&str>) -> Result<Read, String> {
         .filter(|given| !given.is_empty());
     let succeeded = verdict == Verdict::Succeeded;
     let result = match (given, proposed) {
+        (_, Some(proposed)) if succeeded => proposed.trim().to_owned(),
         (Some(given), _) => given,
-        (None, Some(proposed)) => proposed.trim().to_owned(),
-        (None, None) if succeeded => return Err("\"result\" must be the result of the step, it is empty".to_owned()),
-        (None, None) => "the model gave no reason".to_owned(),
+        (None, _) if succeeded => return Err("\"result\" must be the result of the step, it is empty".to_owned()),
+        (None, _) => "the model gave no reason".to_owned(),
     };
     let retryable = match value.get("retryable") {
         Some(Value::Bool(retryable)) => *retryable,
@@ -188,4 +188,67 @@ fn shape(more: bool) -> Shape<'static> {
         "additionalProperties": false,
     });
     Shape { kind: Kind::Verdict, name: "verdict", schema, strict: true, wanted: &["outcome"] }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn ended(value: &Value, proposed: Option<&str>) -> Result<(Verdict, bool, String, Option<String>), String> {
+        match read(value, proposed)? {
+            Read::Judged(judged) => Ok((judged.verdict, judged.retryable, judged.result, judged.learned)),
+            Read::More => Err("more".to_owned()),
+        }
+    }
+
+    #[test]
+    fn verdicts_are_read_leniently_and_never_assumed() {
+        use Verdict::{Failed, Impossible, Succeeded};
+        let good = |verdict, retryable, result: &str, learned: Option<&str>| {
+            Ok((verdict, retryable, result.to_owned(), learned.map(str::to_owned)))
+        };
+        let cases = [
+            (
+                json!({"learned": "", "outcome": "succeeded", "result": "36", "retryable": true}),
+                good(Succeeded, false, "36", None),
+            ),
+            (json!({"outcome": " Success ", "answer": 36}), good(Succeeded, false, "36", None)),
+            (json!([{"outcome": "done", "result": {"a": 1}}]), good(Succeeded, false, "{\"a\":1}", None)),
+            (
+                json!({"outcome": "FAILED", "result": "", "retryable": "True"}),
+                good(Failed, true, "the model gave no reason", None),
+            ),
+            (json!({"outcome": "failed", "reason": "no file", "retryable": 1}), good(Failed, false, "no file", None)),
+            (
+                json!({"outcome": "impossible", "result": null, "retryable": true, "learned": "None."}),
+                good(Impossible, false, "the model gave no reason", None),
+            ),
+            (json!({"outcome": "failed", "result": "x", "learned": ["a", 1]}), good(Failed, false, "x", Some("[\"a\",1]"))),
+        ];
+        for (value, expected) in cases {
+            assert_eq!(ended(&value, None), expected, "{value}");
+        }
+        assert_eq!(
+            ended(&json!({"outcome": "succeeded", "result": "retold"}), Some("as it was")),
+            good(Succeeded, false, "as it was", None)
+        );
+        assert_eq!(ended(&json!({"outcome": "failed", "result": "why"}), Some("as it was")), good(Failed, false, "why", None));
+        for bad in [
+            json!({}),
+            json!(7),
+            json!({"outcome": true}),
+            json!({"outcome": "maybe"}),
+            json!({"outcome": ["failed"]}),
+            json!({"outcome": "succeeded"}),
+        ] {
+            assert!(ended(&bad, None).is_err_and(|why| why.contains("must be")), "{bad}");
+        }
+    }
+
+    #[test]
+    fn what_was_learned_is_bounded() {
+        let value = json!({"outcome": "failed", "result": "x".repeat(200_000), "learned": "ü".repeat(200_000)});
+        let (_, _, result, learned) = ended(&value, None).unwrap();
+        assert!(result.len() <= TOOL_OUTPUT_BYTES_MAX && learned.is_some_and(|learned| learned.len() <= LEARNED_BYTES_MAX));
+    }
 }

@@ -65,20 +65,19 @@ fn entry(view: &StepView, bytes_max: usize) -> String {
     let step = &view.step;
     let numbers = |numbers: &[StepNumber]| numbers.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ");
     let mut about = cut(&step.description, bytes_max / 4);
+    // Beside the step, not within: small models copy what stands in a description.
     let tool = step.tool_hint.as_deref().unwrap_or("none");
-    let mut notes = vec![format!("tool_hint: {tool}")];
-    if !step.depends_on.is_empty() {
-        notes.push(format!("depends_on: {}", numbers(&step.depends_on[..step.depends_on.len().min(NAMED_MAX)])));
-    }
-    notes.extend(step.done_when.as_deref().map(|when| format!("done when: {}", cut(when, bytes_max / 8))));
-    about.push_str(&format!(" ({})", notes.join("; ")));
+    let needs = &step.depends_on[..step.depends_on.len().min(NAMED_MAX)];
+    let needs = if needs.is_empty() { String::new() } else { format!(" depends_on=\"{}\"", numbers(needs)) };
+    about.extend(step.done_when.as_deref().map(|when| format!("\ndone when: {}", cut(when, bytes_max / 8))));
     if let Some(record) = &view.record {
         let why = || record.error.clone().unwrap_or_else(|| "no reason was given".to_owned());
         let text = if view.state == StepState::Succeeded { plain(&record.result) } else { why() };
         about.push_str(&format!("\n=> {}", cut(&text, bytes_max / 2)));
         about.extend(record.learned.as_deref().map(|learned| format!("\nlearned: {}", cut(learned, bytes_max / 8))));
     }
-    format!("<result step=\"{}\" {}>\n{}\n</result>\n\n", step.step_number, standing(view.state), defused(&about))
+    let (number, standing) = (step.step_number, standing(view.state));
+    format!("<result step=\"{number}\" {standing} tool_hint=\"{tool}\"{needs}>\n{}\n</result>\n\n", defused(&about))
 }
 
 /// Where a step stands, in the words of the rules: what has not started is waiting, whatever it waits for.
@@ -111,3 +110,6 @@ fn has(standing: &'static str) -> String {
         _ => format!("has {standing}"),
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -202,17 +202,10 @@ impl Run {
             self.results.remove(step);
             self.open.insert(Slot::Step(*step));
         }
-        for step in &again {
-            let dependencies = self.slot(Slot::Step(*step)).depends_on.clone();
-            let open = |dependency: &&StepNumber| self.state(Slot::Step(**dependency)) != Some(StepState::Succeeded);
-            let waiting = dependencies.iter().filter(open).count();
-            self.slot(Slot::Step(*step)).waiting = waiting;
-            if waiting == 0 {
-                self.make_ready(*step, self.now);
-            }
-        }
+        self.start(&again);
         self.drained();
-        accepted(format!("the run goes on from {} steps that had not succeeded", again.len()))
+        let steps = if again.len() == 1 { "step" } else { "steps" };
+        accepted(format!("the run goes on from {} {steps} that had not succeeded", again.len()))
     }
 
     /// The run lives again: it does not expire, and may take its time and re-plan as at its opening.

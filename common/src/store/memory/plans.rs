@@ -113,7 +113,8 @@ impl Run {
         for step in &revision.plan.steps {
             self.slot(Slot::Step(step.step_number)).next = dependents.remove(&step.step_number).unwrap_or_default();
         }
-        self.start(&revision.put);
+        let put: Vec<StepNumber> = revision.put.iter().map(|step| step.step_number).collect();
+        self.start(&put);
         match self.status {
             RunStatus::Planning => self.adopt(note),
             RunStatus::AwaitingApproval
@@ -173,29 +174,31 @@ impl Run {
         standing.settled = false;
     }
 
-    /// Makes placed steps ready that wait for nothing, and skips those that wait in vain. All are counted before any is told.
-    fn start(&mut self, put: &[Step]) {
-        let mut doomed_by = Vec::with_capacity(put.len());
-        for step in put {
+    /// Makes waiting steps ready that wait for nothing, and skips those that wait in vain. All are counted before any is told: what is
+    /// told counts down.
+    pub(super) fn start(&mut self, steps: &[StepNumber]) {
+        let mut doomed_by = Vec::with_capacity(steps.len());
+        for step in steps {
             let gone = |dependency: &StepNumber| {
                 let standing = self.slots.get(&Slot::Step(*dependency));
                 standing.is_some_and(|s| s.settled && s.state.is_some_and(|state| state.outcome().is_some()))
             };
-            let missing: Vec<StepNumber> = step.depends_on.iter().filter(|n| !self.succeeded(**n)).copied().collect();
+            let depends_on = self.slots.get(&Slot::Step(*step)).map_or(&[][..], |standing| &standing.depends_on);
+            let missing: Vec<StepNumber> = depends_on.iter().filter(|n| !self.succeeded(**n)).copied().collect();
             let (vain, awaited): (Vec<StepNumber>, Vec<StepNumber>) = missing.into_iter().partition(gone);
-            let standing = self.slot(Slot::Step(step.step_number));
+            let standing = self.slot(Slot::Step(*step));
             standing.waiting = awaited.len();
             doomed_by.push(vain.first().copied().filter(|_| !standing.anyway));
         }
-        for (step, doomed_by) in put.iter().zip(doomed_by) {
-            let standing = self.slot(Slot::Step(step.step_number));
+        for (step, doomed_by) in steps.iter().zip(doomed_by) {
+            let standing = self.slot(Slot::Step(*step));
             if standing.state != Some(StepState::Waiting) {
                 // Told already, with a step before it.
             } else if let Some(because) = doomed_by {
-                self.skip(step.step_number, because);
-                self.settle(step.step_number);
+                self.skip(*step, because);
+                self.settle(*step);
             } else if standing.waiting == 0 {
-                self.make_ready(step.step_number, self.now);
+                self.make_ready(*step, self.now);
             }
         }
     }
