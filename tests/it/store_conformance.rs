@@ -7,20 +7,29 @@ use std::time::Duration;
 use common::event::{EventDraft, EventType};
 use common::id::{RunId, Slot, StepNumber};
 use common::limits::{CLAIMS_MAX, DISPATCH_TIMEOUT};
-use common::plan::{Plan, Step};
-use common::run::{Outcome, RunStatus, StepRecord, StepState, Usage};
+use common::message::{Answer, Command, ReplanPolicy};
+use common::meter::Need;
+use common::patch::Revision;
+use common::plan::{OnFailedDependency, Plan, Step};
+use common::run::{Budget, Halt, HaltKind, Outcome, RunStatus, RunView, StepRecord, StepState, Usage};
 use common::store::{
-    Account, Advance, Again, Claim, ClaimRequest, Claimed, Finish, Held, NewRun, Opened, Owed, Reported, Store, StoreTime,
-    TakenBack,
+    Account, Advance, Again, ApprovalRule, ApprovalTimeout, Claim, ClaimRequest, Claimed, Control, Controlled, Finish, Held,
+    NewRun, Opened, Owed, PlanNote, Put, Reported, Reserved, RunRules, Store, StoreTime, TakenBack,
 };
 use serde_json::json;
 use support::stores;
 
+mod budgets;
 mod claims;
+mod commands;
+mod decisions;
 mod repair;
 mod runs;
 
 const LEASE: Duration = Duration::from_secs(30);
+
+/// Steps with what they depend on.
+type Edges<'a> = &'a [(u32, &'a [u32])];
 
 /// A store with its time, and one run.
 struct Bench {
@@ -35,6 +44,10 @@ impl Bench {
     }
 
     async fn open(&self, window: u32) -> Opened {
+        self.open_with(window, RunRules::default()).await
+    }
+
+    async fn open_with(&self, window: u32, rules: RunRules) -> Opened {
         let new = NewRun {
             request: "{\"objective\":\"goal\"}".into(),
             objective: "goal".into(),
@@ -42,6 +55,7 @@ impl Bench {
             reply_to: Some("reply".into()),
             correlation_id: None,
             traceparent: None,
+            rules,
         };
         self.store.open_run(&self.run, &new).await.unwrap()
     }
@@ -68,15 +82,39 @@ impl Bench {
     }
 
     /// Opens the run and stores a plan of `edges`: (step, its dependencies).
-    async fn planned(&self, window: u32, edges: &[(u32, &[u32])]) {
-        assert_eq!(self.open(window).await, Opened::Created);
+    async fn planned(&self, window: u32, edges: Edges<'_>) {
+        self.planned_with(window, RunRules::default(), edges).await;
+    }
+
+    async fn planned_with(&self, window: u32, rules: RunRules, edges: Edges<'_>) {
+        assert_eq!(self.open_with(window, rules).await, Opened::Created);
         let epoch = self.hold(Slot::Plan, "objective").await.epoch;
-        let stored = self.store.put_plan(&self.run, epoch, 0, &plan(edges), "first", &Account::default()).await.unwrap();
-        assert_eq!(stored, Held::Kept);
+        let stored = self.put(epoch, 0, &Revision::first(plan(edges)), &[]).await;
+        assert!(matches!(stored, Put::Stored(Owed::Planner | Owed::Nothing)), "{stored:?}");
+    }
+
+    async fn put(&self, epoch: u64, current: u32, revision: &Revision, handled: &[u32]) -> Put {
+        let (note, handled) = (PlanNote::default(), numbers(handled));
+        let account = Account::default();
+        self.store.put_plan(&self.run, epoch, current, revision, &note, &handled, &account).await.unwrap()
+    }
+
+    async fn keep(&self, epoch: u64, handled: &[u32], counts: bool) -> (Held, Owed) {
+        self.store.keep_plan(&self.run, epoch, &numbers(handled), counts, &Account::default()).await.unwrap()
+    }
+
+    async fn control(&self, id: &str, command: Command) -> Controlled {
+        self.control_of(id, command, "", None).await
+    }
+
+    async fn control_of(&self, id: &str, command: Command, text: &str, revision: Option<u32>) -> Controlled {
+        let control = Control { id, command, by: "ann", reason: "so", text, revision, refused: "" };
+        self.store.control(&self.run, &control).await.unwrap()
     }
 
     async fn take(&self, token: &str) -> Vec<u32> {
-        self.store.take_ready(&self.run, token).await.unwrap().iter().map(|d| d.step.step_number.0).collect()
+        let taken = self.store.take_ready(&self.run, token).await.unwrap();
+        taken.steps.iter().map(|d| d.step.step_number.0).collect()
     }
 
     async fn report(&self, number: u32, epoch: u64, outcome: Outcome) -> Reported {
@@ -92,9 +130,32 @@ impl Bench {
         owed
     }
 
+    async fn reserve(&self, slot: Slot, epoch: u64, number: u64, need: Need) -> Reserved {
+        self.store.reserve(&self.run, slot, epoch, number, &need).await.unwrap()
+    }
+
+    /// Claims the answer and ends the run.
+    async fn end(&self, status: RunStatus) -> Held {
+        let epoch = self.hold(Slot::Summary, "completion").await.epoch;
+        let end = end(status);
+        self.store.finish(&self.run, Slot::Summary, epoch, &end, &Account::default()).await.unwrap()
+    }
+
+    async fn view(&self) -> RunView {
+        self.store.snapshot(&self.run).await.unwrap().unwrap().view
+    }
+
     async fn states(&self) -> Vec<StepState> {
-        let snapshot = self.store.snapshot(&self.run).await.unwrap().unwrap();
-        snapshot.view.steps.iter().map(|step| step.state).collect()
+        self.view().await.steps.iter().map(|step| step.state).collect()
+    }
+
+    async fn status(&self) -> RunStatus {
+        self.store.status(&self.run).await.unwrap().unwrap()
+    }
+
+    async fn count(&self, kind: EventType) -> usize {
+        let events = self.store.events(&self.run, "", 1000).await.unwrap();
+        events.iter().filter(|event| event.kind == kind).count()
     }
 }
 
@@ -102,27 +163,50 @@ fn step(number: u32) -> Slot {
     Slot::Step(StepNumber(number))
 }
 
+fn numbers(steps: &[u32]) -> Vec<StepNumber> {
+    steps.iter().copied().map(StepNumber).collect()
+}
+
 fn record(outcome: Outcome, number: u32) -> StepRecord {
-    StepRecord {
-        outcome,
-        result: json!({"of": number}),
-        error: None,
-        tool: None,
-        usage: Usage::default(),
-        duration_ms: 1,
-        worker: None,
+    match outcome {
+        Outcome::Succeeded => StepRecord { result: json!({"of": number}), ..StepRecord::without_result(outcome, String::new()) },
+        Outcome::Failed | Outcome::Skipped | Outcome::Cancelled => {
+            StepRecord::without_result(outcome, format!("{number} is broken"))
+        }
     }
 }
 
-fn plan(edges: &[(u32, &[u32])]) -> Plan {
-    let step = |(number, depends_on): &(u32, &[u32])| Step {
-        step_number: StepNumber(*number),
+fn end(status: RunStatus) -> Finish {
+    Finish { status, error: None, document: "{}".into(), retention: Duration::from_secs(60) }
+}
+
+fn planned_step(number: u32, depends_on: &[u32]) -> Step {
+    Step {
+        step_number: StepNumber(number),
         description: format!("step {number}"),
         tool_hint: None,
         arguments: None,
-        depends_on: depends_on.iter().copied().map(StepNumber).collect(),
-    };
-    Plan { steps: edges.iter().map(step).collect() }
+        depends_on: numbers(depends_on),
+        done_when: None,
+        check: None,
+        on_failed_dependency: OnFailedDependency::Skip,
+    }
+}
+
+fn plan(edges: Edges<'_>) -> Plan {
+    Plan { steps: edges.iter().map(|(number, depends_on)| planned_step(*number, depends_on)).collect() }
+}
+
+/// The plan of `edges`, in which `put` are new or changed.
+fn revision(edges: Edges<'_>, put: &[u32], retired: &[u32]) -> Revision {
+    let plan = plan(edges);
+    let put = plan.steps.iter().filter(|step| put.contains(&step.step_number.0)).cloned().collect();
+    Revision { plan, put, retired: numbers(retired) }
+}
+
+/// Re-plans after failures, at most `max`.
+fn replans(max_replans: u32) -> RunRules {
+    RunRules { replan: ReplanPolicy::OnFailure, max_replans, ..RunRules::default() }
 }
 
 /// Runs a scenario on both stores.

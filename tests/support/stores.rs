@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use common::config::StoreConfig;
+use common::id::RunId;
 use common::ids::Ids;
 use common::store::memory::Memory;
 use common::store::redis::Redis;
@@ -26,6 +27,20 @@ pub fn unique_prefix() -> String {
 /// Redis under a prefix of its own; a test that cannot reach it fails. Delete its keys with [`Redis::delete_all`].
 pub async fn redis(time: StoreTime) -> Redis {
     Redis::connect(&redis_config(), &unique_prefix(), time).await.expect("tests need Redis at REDIS_URL")
+}
+
+/// The keys of a run in Redis with their time to live, in milliseconds; -1 for one that does not expire.
+pub async fn times_to_live(prefix: &str, run: &RunId) -> Vec<(String, i64)> {
+    let client = redis::Client::open(redis_url()).expect("REDIS_URL");
+    let mut connection = client.get_multiplexed_async_connection().await.expect("tests need Redis at REDIS_URL");
+    let pattern = format!("{prefix}:{{{run}}}:*");
+    let keys: Vec<String> = redis::cmd("KEYS").arg(pattern).query_async(&mut connection).await.expect("KEYS");
+    let mut ttls = Vec::new();
+    for key in keys {
+        let ttl = redis::cmd("PTTL").arg(&key).query_async(&mut connection).await.expect("PTTL");
+        ttls.push((key, ttl));
+    }
+    ttls
 }
 
 /// An empty store in memory.

@@ -27,8 +27,10 @@ impl Moment<'_> {
         awaited.then(|| Wait::Approval { otherwise: rule.otherwise.as_str().to_owned(), until_ms })
     }
 
+    /// A run that is paused while it is planned, or that ends while it is paused, does not wait for its resumption.
     fn paused(&self) -> Option<Wait> {
-        self.fields.paused_by.clone().map(|by| Wait::Resume { by })
+        let by = self.fields.paused_by.clone()?;
+        (self.fields.status == RunStatus::Paused).then_some(Wait::Resume { by })
     }
 }
 

@@ -20,14 +20,11 @@ async fn the_first_plan_stands() {
         let first = bench.hold(Slot::Plan, "a").await;
         bench.pass(LEASE);
         let second = bench.hold(Slot::Plan, "b").await;
-        let put = async |epoch, current| {
-            let plan = plan(&[(1, &[])]);
-            bench.store.put_plan(&bench.run, epoch, current, &plan, "x", &Account::default()).await.unwrap()
-        };
-        assert_eq!(put(first.epoch, 0).await, Held::Lost, "its lease went to another planner");
-        assert_eq!(put(second.epoch, 0).await, Held::Kept);
-        assert_eq!(put(second.epoch, 0).await, Held::Kept, "the reply was lost, the call is repeated");
-        assert_eq!(put(first.epoch, 0).await, Held::Lost);
+        let put = async |epoch| bench.put(epoch, 0, &Revision::first(plan(&[(1, &[])])), &[]).await;
+        assert_eq!(put(first.epoch).await, Put::Lost, "its lease went to another planner");
+        assert_eq!(put(second.epoch).await, Put::Stored(Owed::Planner));
+        assert_eq!(put(second.epoch).await, Put::Stored(Owed::Planner), "the reply was lost, the call is repeated");
+        assert_eq!(put(first.epoch).await, Put::Lost);
         assert!(matches!(bench.claim(Slot::Plan, "c", "c").await, Claimed::Done { owed: Owed::Planner, .. }), "steps are ready");
     })
     .await;
@@ -125,26 +122,16 @@ async fn a_run_ends_once() {
 async fn keys_expire_exactly_when_the_run_has_ended() {
     let redis = stores::redis(StoreTime::Own).await;
     let bench = Bench { store: Store::Redis(redis.clone()), time: Arc::default(), run: RunId::parse("ttl").unwrap() };
-    let client = redis::Client::open(stores::redis_url()).unwrap();
-    let mut connection = client.get_multiplexed_async_connection().await.unwrap();
-    let mut ttls = async || {
-        let pattern = format!("{}:{{ttl}}:*", redis.prefix());
-        let keys: Vec<String> = redis::cmd("KEYS").arg(pattern).query_async(&mut connection).await.unwrap();
-        let mut ttls = Vec::new();
-        for key in keys {
-            ttls.push(redis::cmd("PTTL").arg(key).query_async::<i64>(&mut connection).await.unwrap());
-        }
-        ttls
-    };
+    let ttls = async || stores::times_to_live(redis.prefix(), &bench.run).await;
     bench.planned(8, &[(1, &[])]).await;
     bench.take("t1").await;
     let live = ttls().await;
-    assert!(live.len() >= 7 && live.iter().all(|ttl| *ttl == -1), "{live:?}");
+    assert!(live.len() >= 7 && live.iter().all(|(_, ttl)| *ttl == -1), "{live:?}");
     bench.done(1, Outcome::Succeeded).await;
     let epoch = bench.hold(Slot::Summary, "c").await.epoch;
     let end = Finish { status: RunStatus::Succeeded, error: None, document: "{}".into(), retention: Duration::from_secs(60) };
     bench.store.finish(&bench.run, Slot::Summary, epoch, &end, &Account::default()).await.unwrap();
     let ended = ttls().await;
-    assert!(ended.len() >= 6 && ended.iter().all(|ttl| (1..=60_000).contains(ttl)), "{ended:?}");
+    assert!(ended.len() >= 6 && ended.iter().all(|(_, ttl)| (1..=60_000).contains(ttl)), "{ended:?}");
     redis.delete_all().await.unwrap();
 }

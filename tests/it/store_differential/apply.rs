@@ -1,0 +1,322 @@
+//! Applies one operation to both stores and compares.
+
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use common::event::{EventDraft, EventType};
+use common::id::{Slot, StepNumber};
+use common::message::Command;
+use common::patch::Diff;
+use common::quote::Quote;
+use common::run::{Halt, HaltKind, Outcome, RunStatus, RunWait, StepRecord, StepState, Usage};
+use common::store::{Account, Advance, Again, ClaimRequest, Claimed, Control, Finish, NewRun, PlanNote, Taken};
+use common::wait::Wait;
+use proptest::prelude::*;
+use serde_json::json;
+
+use super::ops::{Handled, Op, Patch, Seen};
+use super::{Pair, look, patches, run_id};
+
+const LEASE: Duration = Duration::from_secs(30);
+/// Longer than any sequence: Redis forgets by its own time, memory by the test's.
+const RETENTION: Duration = Duration::from_secs(7 * 24 * 3600);
+
+type Tested = Result<(), TestCaseError>;
+
+/// The slot that a number means: see `ops`.
+async fn slot_of(pair: &Pair<'_>, run: usize, slot: usize) -> Slot {
+    match slot {
+        0 => Slot::Plan,
+        8 => Slot::Summary,
+        1..8 => Slot::Step(StepNumber(slot as u32)),
+        number => {
+            let Some(snapshot) = pair.snapshot(run).await else { return Slot::Plan };
+            let steps = snapshot.view.steps.iter().filter(|step| step.state == StepState::Running);
+            let mut held: Vec<Slot> = steps.map(|step| Slot::Step(step.step.step_number)).collect();
+            let running = |waiting: &&RunWait| matches!(waiting.wait, Wait::Running { .. });
+            held.extend(snapshot.view.waiting.iter().filter(running).filter_map(|waiting| Slot::parse(&waiting.slot)));
+            held.get(number % held.len().max(1)).copied().unwrap_or(Slot::Plan)
+        }
+    }
+}
+
+fn account(kind: EventType) -> Account {
+    let usage = Usage { model_calls: 1, tool_calls: 2, input_tokens: 10, output_tokens: 4, estimated: false, cost_nanos: 3 };
+    Account { usage, events: vec![EventDraft::new(kind, json!({"model": "m", "quote\"d": [1, null]}))] }
+}
+
+pub(super) async fn apply(pair: &mut Pair<'_>, op: &Op) -> Tested {
+    match op.clone() {
+        Op::Open { run } => open(pair, run).await,
+        Op::Claim { run, slot, message, redelivered, nonce, attempt } => {
+            let (message_id, nonce) = (format!("m{message}"), format!("n{nonce}"));
+            let slot = slot_of(pair, run, slot).await;
+            let request =
+                ClaimRequest { slot, message_id: &message_id, redelivered, nonce: &nonce, attempt, lease: LEASE, worker: "w" };
+            claim(pair, run, &request).await
+        }
+        Op::PutPlan { run, back, behind, patch } => put_plan(pair, run, back, behind, &patch).await,
+        Op::KeepPlan { run, back, handled, counts } => keep_plan(pair, run, back, &handled, counts).await,
+        Op::Control { run, id, command, revision, refused, twice } => {
+            control(pair, run, id, command, revision, refused).await?;
+            if twice { control(pair, run, id + 100, command, revision, false).await } else { Ok(()) }
+        }
+        Op::TakeReady { run, token } => take_ready(pair, run, &format!("t{token}")).await,
+        Op::Advance { run } => advance(pair, run).await,
+        Op::TakeBack { run, slot, message } => {
+            let slot = slot_of(pair, run, slot).await;
+            take_back(pair, run, slot, &format!("m{message}")).await
+        }
+        Op::Due => {
+            let (mut expected, mut got) = (pair.memory.due(100).await.unwrap(), pair.redis.due(100).await.unwrap());
+            expected.sort();
+            got.sort();
+            prop_assert_eq!(got, expected);
+            Ok(())
+        }
+        Op::Tick { ms } => {
+            pair.time.fetch_add(ms, Ordering::SeqCst);
+            Ok(())
+        }
+        Op::Look { run } => look(pair, run).await,
+        Op::Plan { run, patch } => {
+            claim_anew(pair, run, Slot::Plan).await?;
+            match patch {
+                Some(patch) => put_plan(pair, run, 0, 0, &patch).await,
+                None => keep_plan(pair, run, 0, &Handled::News, true).await,
+            }
+        }
+        Op::Work { run, slot, outcome } => work(pair, run, slot, outcome).await,
+        Op::Die { run, slot, times } => {
+            let slot = slot_of(pair, run, slot).await;
+            for _ in 0..times {
+                pair.time.fetch_add(LEASE.as_millis() as u64, Ordering::SeqCst);
+                claim_anew(pair, run, slot).await?;
+            }
+            Ok(())
+        }
+        Op::Bury { run, times } => {
+            for _ in 0..times {
+                let token = format!("bury-{}", pair.next());
+                take_ready(pair, run, &token).await?;
+                if let Some(step) = dispatched(pair, run).await.first() {
+                    take_back(pair, run, Slot::Step(*step), "dead").await?;
+                }
+            }
+            Ok(())
+        }
+        Op::Answer { run, status } => {
+            claim_anew(pair, run, Slot::Summary).await?;
+            match status {
+                Some(status) => finish(pair, run, Slot::Summary, 0, status).await,
+                None => Ok(()),
+            }
+        }
+        Op::Renew { run, slot, back }
+        | Op::Release { run, slot, back }
+        | Op::Journal { run, slot, back, .. }
+        | Op::Halt { run, slot, back, .. }
+        | Op::Reserve { run, slot, back, .. }
+        | Op::Report { run, slot, back, .. }
+        | Op::Retry { run, slot, back, .. }
+        | Op::Finish { run, slot, back, .. } => {
+            let slot = slot_of(pair, run, slot).await;
+            hold(pair, op, run, slot, back).await
+        }
+    }
+}
+
+/// The verbs of a holder.
+async fn hold(pair: &mut Pair<'_>, op: &Op, run: usize, slot: Slot, back: u64) -> Tested {
+    let (id, epoch) = (run_id(run), pair.epoch(run, slot, back));
+    match op.clone() {
+        Op::Renew { .. } => {
+            let held = both!(pair.renew(&id, slot, epoch, LEASE));
+            pair.saw("renew", &held);
+        }
+        Op::Release { .. } => {
+            let held = both!(pair.release(&id, slot, epoch));
+            pair.saw("release", &held);
+        }
+        Op::Journal { index, .. } => {
+            // Turns are recorded in order: a process never skips one.
+            for index in 0..=index {
+                let held = both!(pair.journal(&id, slot, epoch, index, "{\"turn\":1}", &account(EventType::ModelCalled)));
+                pair.saw("journal", &held);
+            }
+        }
+        Op::Halt { kind, .. } => {
+            let kind = [HaltKind::Unreachable, HaltKind::Budget, HaltKind::Deadline, HaltKind::Unreachable][kind];
+            let halt = Halt { kind, reason: "no \"way\"/out".to_owned() };
+            let held = both!(pair.halt(&id, slot, epoch, &halt, &account(EventType::PlanKept)));
+            pair.saw("halt", &held);
+        }
+        Op::Reserve { again, need, .. } => {
+            let number = if again { pair.count } else { pair.next() };
+            let reserved = both!(pair.reserve(&id, slot, epoch, number, &need));
+            pair.saw("reserve", &reserved);
+        }
+        Op::Report { outcome, .. } => report(pair, run, slot, back, outcome).await?,
+        Op::Retry { how, after_ms, .. } => {
+            let again = match how {
+                0 => Again::Retry,
+                1 => Again::Park,
+                _ => Again::Anew("{\"learned\":\"not so\"}".to_owned()),
+            };
+            let after = Duration::from_millis(after_ms);
+            let retried = both!(pair.retry(&id, slot, epoch, again.clone(), after, &account(EventType::StepRetried)));
+            pair.saw("retry", &retried);
+        }
+        Op::Finish { status, .. } => finish(pair, run, slot, back, status).await?,
+        other => unreachable!("{other:?} is not a holder's"),
+    }
+    Ok(())
+}
+
+async fn open(pair: &mut Pair<'_>, run: usize) -> Tested {
+    let new = NewRun {
+        request: format!("{{\"objective\":\"goal {run}\"}}"),
+        objective: format!("goal {run}"),
+        window: 2 + run as u32,
+        reply_to: (run == 1).then(|| "reply".to_owned()),
+        correlation_id: None,
+        traceparent: None,
+        rules: pair.rules[run].clone(),
+    };
+    let opened = both!(pair.open_run(&run_id(run), &new));
+    pair.saw("open_run", &opened);
+    Ok(())
+}
+
+async fn claim(pair: &mut Pair<'_>, run: usize, request: &ClaimRequest<'_>) -> Tested {
+    let claimed = both!(pair.claim(&run_id(run), request));
+    pair.saw("claim", &claimed);
+    if let Claimed::Execute(claim) | Claimed::Poisoned(claim) = claimed {
+        pair.epochs.insert((run, request.slot), claim.epoch);
+    }
+    Ok(())
+}
+
+/// By a message and a process that nobody has seen before.
+async fn claim_anew(pair: &mut Pair<'_>, run: usize, slot: Slot) -> Tested {
+    let id = format!("new-{}", pair.next());
+    let request =
+        ClaimRequest { slot, message_id: &id, redelivered: false, nonce: &id, attempt: None, lease: LEASE, worker: "fresh" };
+    claim(pair, run, &request).await
+}
+
+async fn put_plan(pair: &mut Pair<'_>, run: usize, back: u64, behind: u32, patch: &Patch) -> Tested {
+    let Some(snapshot) = pair.snapshot(run).await else { return Ok(()) };
+    let revision = patches::revision(&snapshot, patch);
+    let handled = patches::handled(&snapshot, &patch.handled);
+    let diff = Diff { retired: revision.retired.clone(), ..Diff::default() };
+    let quote = Quote { steps: revision.plan.steps.len(), critical_path: handled.clone(), ..Quote::default() };
+    let note = PlanNote { reason: "be\"cause".to_owned(), diff: Some(diff), quote: patch.anyway.then_some(quote) };
+    let (epoch, current) = (pair.epoch(run, Slot::Plan, back), snapshot.view.revision.saturating_sub(behind));
+    let account = account(EventType::PlanStored);
+    let put = both!(pair.put_plan(&run_id(run), epoch, current, &revision, &note, &handled, &account));
+    pair.saw("put_plan", &put);
+    Ok(())
+}
+
+async fn keep_plan(pair: &mut Pair<'_>, run: usize, back: u64, handled: &Handled, counts: bool) -> Tested {
+    let Some(snapshot) = pair.snapshot(run).await else { return Ok(()) };
+    let handled = patches::handled(&snapshot, handled);
+    let epoch = pair.epoch(run, Slot::Plan, back);
+    let kept = both!(pair.keep_plan(&run_id(run), epoch, &handled, counts, &account(EventType::PlanKept)));
+    pair.saw("keep_plan", &kept);
+    Ok(())
+}
+
+async fn control(pair: &mut Pair<'_>, run: usize, id: u8, command: Command, seen: Seen, refused: bool) -> Tested {
+    let current = pair.snapshot(run).await.map_or(0, |snapshot| snapshot.view.revision);
+    let revision = match seen {
+        Seen::None => None,
+        Seen::Current => Some(current),
+        Seen::Other => Some(current + 7),
+    };
+    let (id, reason) = (format!("c{id}"), if id % 2 == 0 { "" } else { "a \"reason\"/why" });
+    let refused = if refused { "it is not a plan" } else { "" };
+    let text = "{\"steps\":[]}";
+    let control = Control { id: &id, command, by: "ann", reason, text, revision, refused };
+    let controlled = both!(pair.control(&run_id(run), &control));
+    let name = if command == Command::Retry { "retry-run" } else { command.as_str() };
+    pair.saw(name, &controlled.answer);
+    let owes = [("plan", controlled.plan), ("dispatch", controlled.dispatch), ("summary", controlled.summary)];
+    for (what, _) in owes.iter().filter(|(_, owed)| *owed) {
+        pair.came_to(format!("command owes {what}"));
+    }
+    both!(pair.control_reply(&run_id(run), &id));
+    Ok(())
+}
+
+async fn take_ready(pair: &mut Pair<'_>, run: usize, token: &str) -> Tested {
+    let Taken { steps, plan } = both!(pair.take_ready(&run_id(run), token));
+    for (what, _) in [("steps", !steps.is_empty()), ("plan", plan)].iter().filter(|(_, taken)| *taken) {
+        pair.came_to(format!("take_ready {what}"));
+    }
+    Ok(())
+}
+
+async fn work(pair: &mut Pair<'_>, run: usize, from: usize, outcome: Option<Outcome>) -> Tested {
+    let token = format!("work-{}", pair.next());
+    take_ready(pair, run, &token).await?;
+    let steps = dispatched(pair, run).await;
+    let Some(step) = steps.get(from % steps.len().max(1)) else { return Ok(()) };
+    claim_anew(pair, run, Slot::Step(*step)).await?;
+    match outcome {
+        Some(outcome) => report(pair, run, Slot::Step(*step), 0, outcome).await,
+        None => Ok(()),
+    }
+}
+
+async fn dispatched(pair: &Pair<'_>, run: usize) -> Vec<StepNumber> {
+    let Some(snapshot) = pair.snapshot(run).await else { return Vec::new() };
+    let steps = snapshot.view.steps.iter().filter(|step| step.state == StepState::Dispatched);
+    steps.map(|step| step.step.step_number).collect()
+}
+
+async fn take_back(pair: &mut Pair<'_>, run: usize, slot: Slot, message_id: &str) -> Tested {
+    let taken = both!(pair.take_back(&run_id(run), slot, message_id, "dead \"letter\""));
+    pair.saw("take_back", &taken);
+    Ok(())
+}
+
+async fn report(pair: &mut Pair<'_>, run: usize, slot: Slot, back: u64, outcome: Outcome) -> Tested {
+    let Slot::Step(step) = slot else { return Ok(()) };
+    let failed = outcome != Outcome::Succeeded;
+    let record = StepRecord {
+        result: json!({"value": step}),
+        duration_ms: 5,
+        worker: Some("w".to_owned()),
+        learned: failed.then(|| "it is broken".to_owned()),
+        error: failed.then(|| "broken".to_owned()),
+        ..StepRecord::without_result(outcome, String::new())
+    };
+    let epoch = pair.epoch(run, slot, back);
+    let reported = both!(pair.report(&run_id(run), step, epoch, &record, &account(EventType::StepFinished)));
+    pair.saw("report", &reported);
+    Ok(())
+}
+
+async fn finish(pair: &mut Pair<'_>, run: usize, slot: Slot, back: u64, status: usize) -> Tested {
+    let status = [RunStatus::Succeeded, RunStatus::Partial, RunStatus::Failed, RunStatus::Cancelled][status];
+    let error = (status == RunStatus::Failed).then(|| "no".to_owned());
+    let end = Finish { status, error, document: "{\"a\":1}".to_owned(), retention: RETENTION };
+    let epoch = pair.epoch(run, slot, back);
+    let finished = both!(pair.finish(&run_id(run), slot, epoch, &end, &account(EventType::RunFinished)));
+    pair.saw("finish", &finished);
+    Ok(())
+}
+
+async fn advance(pair: &mut Pair<'_>, run: usize) -> Tested {
+    let advanced = both!(pair.advance(&run_id(run)));
+    let Advance::Live { plan, dispatch, summary, .. } = advanced else {
+        pair.saw("advance", &advanced);
+        return Ok(());
+    };
+    for (what, _) in [("plan", plan), ("dispatch", dispatch), ("summary", summary)].iter().filter(|(_, owed)| *owed) {
+        pair.came_to(format!("advance {what}"));
+    }
+    Ok(())
+}
