@@ -178,6 +178,7 @@ fn last_words(turns: &[Turn]) -> String {
 #[cfg(test)]
 mod tests {
     use common::tool::ToolCall;
+    use serde_json::Value;
 
     use super::*;
 

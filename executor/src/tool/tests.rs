@@ -9,7 +9,7 @@ struct Odd;
 
 impl Tool for Odd {
     fn spec(&self) -> ToolSpec {
-        ToolSpec { name: "odd", description: "Behaves badly.", parameters: json!({"type": "object"}) }
+        ToolSpec { name: "odd", description: "Behaves badly.", parameters: json!({"type": "object"}), side_effects: false }
     }
 
     fn call<'a>(
