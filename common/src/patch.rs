@@ -10,6 +10,7 @@ use crate::run::{RunView, StepState};
 
 mod draft;
 mod fit;
+mod place;
 mod repeat;
 
 /// What a re-plan decided.
@@ -76,6 +77,7 @@ impl Revision {
 /// - Steps that succeeded stay. Those that are dispatched or running may be replaced or dropped, not refined; those that did not
 ///   succeed too. Repeating them as they are changes nothing.
 /// - What was tried and failed is not tried again, under whatever number, nor is what succeeded.
+/// - Where one failed step in `after` and one new step can only be meant for each other, `replaces` may be left out.
 /// - A failed step in `after` (the steps whose end asks for the patch) does not stay in a revised plan: that could only end partially.
 ///
 /// On refusal gives every complaint, at most [`PLAN_COMPLAINTS_MAX`], each one sentence that a model can act on.
@@ -83,7 +85,10 @@ pub fn read(draft: &Value, run: &RunView, after: &[StepNumber], rules: &Rules) -
     let decision = draft::decision(draft).map_err(|complaint| vec![complaint])?;
     let revision = match decision {
         Decision::Revise => draft::changes(draft, rules)
-            .and_then(|changes| fit::fit(&changes, run, rules))
+            .and_then(|mut changes| {
+                place::infer(&mut changes, run, after);
+                fit::fit(&changes, run, rules)
+            })
             .and_then(|revision| forgets_nothing(revision, run, after))
             .map(Some),
         Decision::Reached => finished(run).map(Some),
