@@ -33,7 +33,7 @@ mod patches;
 type Seen = BTreeMap<String, u32>;
 
 /// The two stores, their time, and what callers remember.
-struct Pair<'a> {
+struct Pair {
     memory: Store,
     redis: Store,
     time: Arc<AtomicU64>,
@@ -42,10 +42,10 @@ struct Pair<'a> {
     epochs: BTreeMap<(usize, Slot), u64>,
     /// Counts claims and reservations.
     count: u64,
-    seen: &'a mut Seen,
+    seen: Seen,
 }
 
-impl Pair<'_> {
+impl Pair {
     /// Counts an answer by its name: what stands before its first number, text or field.
     fn saw(&mut self, verb: &str, answer: &impl Debug) {
         let text = format!("{answer:?}");
@@ -77,7 +77,7 @@ fn run_id(run: usize) -> RunId {
 }
 
 /// Everything a reader can see of a run.
-async fn look(pair: &mut Pair<'_>, run: usize) -> Result<(), TestCaseError> {
+async fn look(pair: &mut Pair, run: usize) -> Result<(), TestCaseError> {
     let id = run_id(run);
     let snapshot = both!(pair.snapshot(&id));
     both!(pair.status(&id));
@@ -145,6 +145,14 @@ fn everything() -> Vec<String> {
     all.into_iter().flatten().collect()
 }
 
+async fn play(pair: &mut Pair, ops: impl Iterator<Item = &ops::Op>) -> Result<(), TestCaseError> {
+    for op in ops {
+        apply::apply(pair, op).await?;
+    }
+    look(pair, 0).await?;
+    look(pair, 1).await
+}
+
 #[test]
 fn memory_and_redis_give_the_same_answers() {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
@@ -157,7 +165,6 @@ fn memory_and_redis_give_the_same_answers() {
         runtime.block_on(async {
             redis.delete_all().await.unwrap();
             let memory = stores::memory(StoreTime::Given(time.clone()));
-            let mut seen = seen.borrow_mut();
             let mut pair = Pair {
                 memory,
                 redis: Store::Redis(redis.clone()),
@@ -165,13 +172,11 @@ fn memory_and_redis_give_the_same_answers() {
                 rules,
                 epochs: BTreeMap::new(),
                 count: 0,
-                seen: &mut seen,
+                seen: seen.take(),
             };
-            for op in start.iter().chain(&ops) {
-                apply::apply(&mut pair, op).await?;
-            }
-            look(&mut pair, 0).await?;
-            look(&mut pair, 1).await
+            let same = play(&mut pair, start.iter().chain(&ops)).await;
+            seen.replace(pair.seen);
+            same
         })
     });
     runtime.block_on(redis.delete_all()).unwrap();

@@ -8,13 +8,13 @@ use common::id::{Slot, StepNumber};
 use common::message::Command;
 use common::patch::Diff;
 use common::quote::Quote;
-use common::run::{Halt, HaltKind, Outcome, RunStatus, RunWait, StepRecord, StepState, Usage};
-use common::store::{Account, Advance, Again, ClaimRequest, Claimed, Control, Finish, NewRun, PlanNote, Taken};
+use common::run::{Halt, Outcome, RunStatus, RunWait, StepRecord, StepState, Usage};
+use common::store::{Account, Advance, ClaimRequest, Claimed, Control, Finish, NewRun, PlanNote, Taken};
 use common::wait::Wait;
 use proptest::prelude::*;
 use serde_json::json;
 
-use super::ops::{Handled, Op, Patch, Seen};
+use super::ops::{Handled, Op, Patch, Seen, Verb};
 use super::{Pair, look, patches, run_id};
 
 const LEASE: Duration = Duration::from_secs(30);
@@ -24,7 +24,7 @@ const RETENTION: Duration = Duration::from_secs(7 * 24 * 3600);
 type Tested = Result<(), TestCaseError>;
 
 /// The slot that a number means: see `ops`.
-async fn slot_of(pair: &Pair<'_>, run: usize, slot: usize) -> Slot {
+async fn slot_of(pair: &Pair, run: usize, slot: usize) -> Slot {
     match slot {
         0 => Slot::Plan,
         8 => Slot::Summary,
@@ -45,7 +45,7 @@ fn account(kind: EventType) -> Account {
     Account { usage, events: vec![EventDraft::new(kind, json!({"model": "m", "quote\"d": [1, null]}))] }
 }
 
-pub(super) async fn apply(pair: &mut Pair<'_>, op: &Op) -> Tested {
+pub(super) async fn apply(pair: &mut Pair, op: &Op) -> Tested {
     match op.clone() {
         Op::Open { run } => open(pair, run).await,
         Op::Claim { run, slot, message, redelivered, nonce, attempt } => {
@@ -79,101 +79,95 @@ pub(super) async fn apply(pair: &mut Pair<'_>, op: &Op) -> Tested {
             Ok(())
         }
         Op::Look { run } => look(pair, run).await,
-        Op::Plan { run, patch } => {
-            claim_anew(pair, run, Slot::Plan).await?;
-            match patch {
-                Some(patch) => put_plan(pair, run, 0, 0, &patch).await,
-                None => keep_plan(pair, run, 0, &Handled::News, true).await,
-            }
-        }
+        Op::Plan { run, patch } => plan(pair, run, patch.as_ref()).await,
         Op::Work { run, slot, outcome } => work(pair, run, slot, outcome).await,
-        Op::Die { run, slot, times } => {
+        Op::Answer { run, status } => answer(pair, run, status).await,
+        Op::Die { run, slot, times } => die(pair, run, slot, times).await,
+        Op::Bury { run, times } => bury(pair, run, times).await,
+        Op::Hold { run, slot, back, verb } => {
             let slot = slot_of(pair, run, slot).await;
-            for _ in 0..times {
-                pair.time.fetch_add(LEASE.as_millis() as u64, Ordering::SeqCst);
-                claim_anew(pair, run, slot).await?;
-            }
-            Ok(())
-        }
-        Op::Bury { run, times } => {
-            for _ in 0..times {
-                let token = format!("bury-{}", pair.next());
-                take_ready(pair, run, &token).await?;
-                if let Some(step) = dispatched(pair, run).await.first() {
-                    take_back(pair, run, Slot::Step(*step), "dead").await?;
-                }
-            }
-            Ok(())
-        }
-        Op::Answer { run, status } => {
-            claim_anew(pair, run, Slot::Summary).await?;
-            match status {
-                Some(status) => finish(pair, run, Slot::Summary, 0, status).await,
-                None => Ok(()),
-            }
-        }
-        Op::Renew { run, slot, back }
-        | Op::Release { run, slot, back }
-        | Op::Journal { run, slot, back, .. }
-        | Op::Halt { run, slot, back, .. }
-        | Op::Reserve { run, slot, back, .. }
-        | Op::Report { run, slot, back, .. }
-        | Op::Retry { run, slot, back, .. }
-        | Op::Finish { run, slot, back, .. } => {
-            let slot = slot_of(pair, run, slot).await;
-            hold(pair, op, run, slot, back).await
+            hold(pair, verb, run, slot, back).await
         }
     }
 }
 
-/// The verbs of a holder.
-async fn hold(pair: &mut Pair<'_>, op: &Op, run: usize, slot: Slot, back: u64) -> Tested {
-    let (id, epoch) = (run_id(run), pair.epoch(run, slot, back));
-    match op.clone() {
-        Op::Renew { .. } => {
-            let held = both!(pair.renew(&id, slot, epoch, LEASE));
-            pair.saw("renew", &held);
-        }
-        Op::Release { .. } => {
-            let held = both!(pair.release(&id, slot, epoch));
-            pair.saw("release", &held);
-        }
-        Op::Journal { index, .. } => {
-            // Turns are recorded in order: a process never skips one.
-            for index in 0..=index {
-                let held = both!(pair.journal(&id, slot, epoch, index, "{\"turn\":1}", &account(EventType::ModelCalled)));
-                pair.saw("journal", &held);
-            }
-        }
-        Op::Halt { kind, .. } => {
-            let kind = [HaltKind::Unreachable, HaltKind::Budget, HaltKind::Deadline, HaltKind::Unreachable][kind];
-            let halt = Halt { kind, reason: "no \"way\"/out".to_owned() };
-            let held = both!(pair.halt(&id, slot, epoch, &halt, &account(EventType::PlanKept)));
-            pair.saw("halt", &held);
-        }
-        Op::Reserve { again, need, .. } => {
-            let number = if again { pair.count } else { pair.next() };
-            let reserved = both!(pair.reserve(&id, slot, epoch, number, &need));
-            pair.saw("reserve", &reserved);
-        }
-        Op::Report { outcome, .. } => report(pair, run, slot, back, outcome).await?,
-        Op::Retry { how, after_ms, .. } => {
-            let again = match how {
-                0 => Again::Retry,
-                1 => Again::Park,
-                _ => Again::Anew("{\"learned\":\"not so\"}".to_owned()),
-            };
-            let after = Duration::from_millis(after_ms);
-            let retried = both!(pair.retry(&id, slot, epoch, again.clone(), after, &account(EventType::StepRetried)));
-            pair.saw("retry", &retried);
-        }
-        Op::Finish { status, .. } => finish(pair, run, slot, back, status).await?,
-        other => unreachable!("{other:?} is not a holder's"),
+async fn plan(pair: &mut Pair, run: usize, patch: Option<&Patch>) -> Tested {
+    claim_anew(pair, run, Slot::Plan).await?;
+    match patch {
+        Some(patch) => put_plan(pair, run, 0, 0, patch).await,
+        None => keep_plan(pair, run, 0, &Handled::News, true).await,
+    }
+}
+
+async fn answer(pair: &mut Pair, run: usize, status: Option<usize>) -> Tested {
+    claim_anew(pair, run, Slot::Summary).await?;
+    match status {
+        Some(status) => finish(pair, run, Slot::Summary, 0, status).await,
+        None => Ok(()),
+    }
+}
+
+async fn die(pair: &mut Pair, run: usize, slot: usize, times: u8) -> Tested {
+    let slot = slot_of(pair, run, slot).await;
+    for _ in 0..times {
+        pair.time.fetch_add(LEASE.as_millis() as u64, Ordering::SeqCst);
+        claim_anew(pair, run, slot).await?;
     }
     Ok(())
 }
 
-async fn open(pair: &mut Pair<'_>, run: usize) -> Tested {
+async fn bury(pair: &mut Pair, run: usize, times: u8) -> Tested {
+    for _ in 0..times {
+        let token = format!("bury-{}", pair.next());
+        take_ready(pair, run, &token).await?;
+        if let Some(step) = dispatched(pair, run).await.first() {
+            take_back(pair, run, Slot::Step(*step), "dead").await?;
+        }
+    }
+    Ok(())
+}
+
+/// The verbs of a holder.
+async fn hold(pair: &mut Pair, verb: Verb, run: usize, slot: Slot, back: u64) -> Tested {
+    let (id, epoch) = (run_id(run), pair.epoch(run, slot, back));
+    match verb {
+        Verb::Renew => {
+            let held = both!(pair.renew(&id, slot, epoch, LEASE));
+            pair.saw("renew", &held);
+        }
+        Verb::Release => {
+            let held = both!(pair.release(&id, slot, epoch));
+            pair.saw("release", &held);
+        }
+        Verb::Journal { turns } => {
+            // Turns are recorded in order: a process never skips one.
+            for index in 0..turns {
+                let held = both!(pair.journal(&id, slot, epoch, index, "{\"turn\":1}", &account(EventType::ModelCalled)));
+                pair.saw("journal", &held);
+            }
+        }
+        Verb::Halt { kind } => {
+            let halt = Halt { kind, reason: "no \"way\"/out".to_owned() };
+            let held = both!(pair.halt(&id, slot, epoch, &halt, &account(EventType::PlanKept)));
+            pair.saw("halt", &held);
+        }
+        Verb::Reserve { again, need } => {
+            let number = if again { pair.count } else { pair.next() };
+            let reserved = both!(pair.reserve(&id, slot, epoch, number, &need));
+            pair.saw("reserve", &reserved);
+        }
+        Verb::Report { outcome } => report(pair, run, slot, back, outcome).await?,
+        Verb::Retry { again, after_ms } => {
+            let after = Duration::from_millis(after_ms);
+            let retried = both!(pair.retry(&id, slot, epoch, again.clone(), after, &account(EventType::StepRetried)));
+            pair.saw("retry", &retried);
+        }
+        Verb::Finish { status } => finish(pair, run, slot, back, status).await?,
+    }
+    Ok(())
+}
+
+async fn open(pair: &mut Pair, run: usize) -> Tested {
     let new = NewRun {
         request: format!("{{\"objective\":\"goal {run}\"}}"),
         objective: format!("goal {run}"),
@@ -188,7 +182,7 @@ async fn open(pair: &mut Pair<'_>, run: usize) -> Tested {
     Ok(())
 }
 
-async fn claim(pair: &mut Pair<'_>, run: usize, request: &ClaimRequest<'_>) -> Tested {
+async fn claim(pair: &mut Pair, run: usize, request: &ClaimRequest<'_>) -> Tested {
     let claimed = both!(pair.claim(&run_id(run), request));
     pair.saw("claim", &claimed);
     if let Claimed::Execute(claim) | Claimed::Poisoned(claim) = claimed {
@@ -198,14 +192,14 @@ async fn claim(pair: &mut Pair<'_>, run: usize, request: &ClaimRequest<'_>) -> T
 }
 
 /// By a message and a process that nobody has seen before.
-async fn claim_anew(pair: &mut Pair<'_>, run: usize, slot: Slot) -> Tested {
+async fn claim_anew(pair: &mut Pair, run: usize, slot: Slot) -> Tested {
     let id = format!("new-{}", pair.next());
     let request =
         ClaimRequest { slot, message_id: &id, redelivered: false, nonce: &id, attempt: None, lease: LEASE, worker: "fresh" };
     claim(pair, run, &request).await
 }
 
-async fn put_plan(pair: &mut Pair<'_>, run: usize, back: u64, behind: u32, patch: &Patch) -> Tested {
+async fn put_plan(pair: &mut Pair, run: usize, back: u64, behind: u32, patch: &Patch) -> Tested {
     let Some(snapshot) = pair.snapshot(run).await else { return Ok(()) };
     let revision = patches::revision(&snapshot, patch);
     let handled = patches::handled(&snapshot, &patch.handled);
@@ -219,7 +213,7 @@ async fn put_plan(pair: &mut Pair<'_>, run: usize, back: u64, behind: u32, patch
     Ok(())
 }
 
-async fn keep_plan(pair: &mut Pair<'_>, run: usize, back: u64, handled: &Handled, counts: bool) -> Tested {
+async fn keep_plan(pair: &mut Pair, run: usize, back: u64, handled: &Handled, counts: bool) -> Tested {
     let Some(snapshot) = pair.snapshot(run).await else { return Ok(()) };
     let handled = patches::handled(&snapshot, handled);
     let epoch = pair.epoch(run, Slot::Plan, back);
@@ -228,14 +222,14 @@ async fn keep_plan(pair: &mut Pair<'_>, run: usize, back: u64, handled: &Handled
     Ok(())
 }
 
-async fn control(pair: &mut Pair<'_>, run: usize, id: u8, command: Command, seen: Seen, refused: bool) -> Tested {
+async fn control(pair: &mut Pair, run: usize, id: u8, command: Command, seen: Seen, refused: bool) -> Tested {
     let current = pair.snapshot(run).await.map_or(0, |snapshot| snapshot.view.revision);
     let revision = match seen {
         Seen::None => None,
         Seen::Current => Some(current),
         Seen::Other => Some(current + 7),
     };
-    let (id, reason) = (format!("c{id}"), if id % 2 == 0 { "" } else { "a \"reason\"/why" });
+    let (id, reason) = (format!("c{id}"), if id.is_multiple_of(2) { "" } else { "a \"reason\"/why" });
     let refused = if refused { "it is not a plan" } else { "" };
     let text = "{\"steps\":[]}";
     let control = Control { id: &id, command, by: "ann", reason, text, revision, refused };
@@ -250,7 +244,7 @@ async fn control(pair: &mut Pair<'_>, run: usize, id: u8, command: Command, seen
     Ok(())
 }
 
-async fn take_ready(pair: &mut Pair<'_>, run: usize, token: &str) -> Tested {
+async fn take_ready(pair: &mut Pair, run: usize, token: &str) -> Tested {
     let Taken { steps, plan } = both!(pair.take_ready(&run_id(run), token));
     for (what, _) in [("steps", !steps.is_empty()), ("plan", plan)].iter().filter(|(_, taken)| *taken) {
         pair.came_to(format!("take_ready {what}"));
@@ -258,7 +252,7 @@ async fn take_ready(pair: &mut Pair<'_>, run: usize, token: &str) -> Tested {
     Ok(())
 }
 
-async fn work(pair: &mut Pair<'_>, run: usize, from: usize, outcome: Option<Outcome>) -> Tested {
+async fn work(pair: &mut Pair, run: usize, from: usize, outcome: Option<Outcome>) -> Tested {
     let token = format!("work-{}", pair.next());
     take_ready(pair, run, &token).await?;
     let steps = dispatched(pair, run).await;
@@ -270,19 +264,19 @@ async fn work(pair: &mut Pair<'_>, run: usize, from: usize, outcome: Option<Outc
     }
 }
 
-async fn dispatched(pair: &Pair<'_>, run: usize) -> Vec<StepNumber> {
+async fn dispatched(pair: &Pair, run: usize) -> Vec<StepNumber> {
     let Some(snapshot) = pair.snapshot(run).await else { return Vec::new() };
     let steps = snapshot.view.steps.iter().filter(|step| step.state == StepState::Dispatched);
     steps.map(|step| step.step.step_number).collect()
 }
 
-async fn take_back(pair: &mut Pair<'_>, run: usize, slot: Slot, message_id: &str) -> Tested {
+async fn take_back(pair: &mut Pair, run: usize, slot: Slot, message_id: &str) -> Tested {
     let taken = both!(pair.take_back(&run_id(run), slot, message_id, "dead \"letter\""));
     pair.saw("take_back", &taken);
     Ok(())
 }
 
-async fn report(pair: &mut Pair<'_>, run: usize, slot: Slot, back: u64, outcome: Outcome) -> Tested {
+async fn report(pair: &mut Pair, run: usize, slot: Slot, back: u64, outcome: Outcome) -> Tested {
     let Slot::Step(step) = slot else { return Ok(()) };
     let failed = outcome != Outcome::Succeeded;
     let record = StepRecord {
@@ -299,7 +293,7 @@ async fn report(pair: &mut Pair<'_>, run: usize, slot: Slot, back: u64, outcome:
     Ok(())
 }
 
-async fn finish(pair: &mut Pair<'_>, run: usize, slot: Slot, back: u64, status: usize) -> Tested {
+async fn finish(pair: &mut Pair, run: usize, slot: Slot, back: u64, status: usize) -> Tested {
     let status = [RunStatus::Succeeded, RunStatus::Partial, RunStatus::Failed, RunStatus::Cancelled][status];
     let error = (status == RunStatus::Failed).then(|| "no".to_owned());
     let end = Finish { status, error, document: "{\"a\":1}".to_owned(), retention: RETENTION };
@@ -309,7 +303,7 @@ async fn finish(pair: &mut Pair<'_>, run: usize, slot: Slot, back: u64, status: 
     Ok(())
 }
 
-async fn advance(pair: &mut Pair<'_>, run: usize) -> Tested {
+async fn advance(pair: &mut Pair, run: usize) -> Tested {
     let advanced = both!(pair.advance(&run_id(run)));
     let Advance::Live { plan, dispatch, summary, .. } = advanced else {
         pair.saw("advance", &advanced);

@@ -4,8 +4,8 @@ use std::time::Duration;
 
 use common::message::{Command, ReplanPolicy};
 use common::meter::Need;
-use common::run::{Budget, Outcome};
-use common::store::{ApprovalRule, ApprovalTimeout, RunRules};
+use common::run::{Budget, HaltKind, Outcome};
+use common::store::{Again, ApprovalRule, ApprovalTimeout, RunRules};
 use proptest::prelude::*;
 
 /// One verb with small arguments, or a few that belong together. `run` and `slot` index short lists, `back` says how many epochs a
@@ -23,22 +23,6 @@ pub(super) enum Op {
         nonce: u8,
         attempt: Option<u32>,
     },
-    Renew {
-        run: usize,
-        slot: usize,
-        back: u64,
-    },
-    Release {
-        run: usize,
-        slot: usize,
-        back: u64,
-    },
-    Journal {
-        run: usize,
-        slot: usize,
-        back: u64,
-        index: usize,
-    },
     PutPlan {
         run: usize,
         back: u64,
@@ -51,19 +35,6 @@ pub(super) enum Op {
         handled: Handled,
         counts: bool,
     },
-    Halt {
-        run: usize,
-        slot: usize,
-        back: u64,
-        kind: usize,
-    },
-    Reserve {
-        run: usize,
-        slot: usize,
-        back: u64,
-        again: bool,
-        need: Need,
-    },
     Control {
         run: usize,
         id: u8,
@@ -72,28 +43,16 @@ pub(super) enum Op {
         refused: bool,
         twice: bool,
     },
+    /// Something that only a holder of the slot may do.
+    Hold {
+        run: usize,
+        slot: usize,
+        back: u64,
+        verb: Verb,
+    },
     TakeReady {
         run: usize,
         token: u8,
-    },
-    Report {
-        run: usize,
-        slot: usize,
-        back: u64,
-        outcome: Outcome,
-    },
-    Retry {
-        run: usize,
-        slot: usize,
-        back: u64,
-        how: usize,
-        after_ms: u64,
-    },
-    Finish {
-        run: usize,
-        slot: usize,
-        back: u64,
-        status: usize,
     },
     Advance {
         run: usize,
@@ -137,6 +96,19 @@ pub(super) enum Op {
         run: usize,
         status: Option<usize>,
     },
+}
+
+/// What a holder does.
+#[derive(Debug, Clone)]
+pub(super) enum Verb {
+    Renew,
+    Release,
+    Journal { turns: usize },
+    Halt { kind: HaltKind },
+    Reserve { again: bool, need: Need },
+    Report { outcome: Outcome },
+    Retry { again: Again, after_ms: u64 },
+    Finish { status: usize },
 }
 
 /// How a plan is revised, or which one is the first.
@@ -244,21 +216,28 @@ fn need() -> impl Strategy<Value = Need> {
     prop_oneof![4 => small, 1 => Just(large)]
 }
 
+fn again() -> impl Strategy<Value = Again> {
+    prop_oneof![Just(Again::Retry), Just(Again::Park), Just(Again::Anew("{\"learned\":\"not so\"}".to_owned()))]
+}
+
 fn held() -> impl Strategy<Value = Op> {
-    let holder = || (run(), slot(), back());
-    prop_oneof![
-        2 => holder().prop_map(|(run, slot, back)| Op::Renew { run, slot, back }),
-        1 => holder().prop_map(|(run, slot, back)| Op::Release { run, slot, back }),
-        2 => (holder(), 0..3usize).prop_map(|((run, slot, back), index)| Op::Journal { run, slot, back, index }),
-        1 => (holder(), 0..4usize).prop_map(|((run, slot, back), kind)| Op::Halt { run, slot, back, kind }),
-        6 => (holder(), prop::bool::weighted(0.2), need())
-            .prop_map(|((run, slot, back), again, need)| Op::Reserve { run, slot, back, again, need }),
-        8 => (holder(), outcome()).prop_map(|((run, slot, back), outcome)| Op::Report { run, slot, back, outcome }),
-        3 => (holder(), 0..3usize, 0..90_000u64)
-            .prop_map(|((run, slot, back), how, after_ms)| Op::Retry { run, slot, back, how, after_ms }),
-        1 => (run(), prop_oneof![Just(0usize), Just(8usize)], back(), 0..3usize)
-            .prop_map(|(run, slot, back, status)| Op::Finish { run, slot, back, status }),
-    ]
+    let kind = prop_oneof![Just(HaltKind::Unreachable), Just(HaltKind::Budget), Just(HaltKind::Deadline)];
+    let verb = prop_oneof![
+        2 => Just(Verb::Renew),
+        1 => Just(Verb::Release),
+        2 => (1..4usize).prop_map(|turns| Verb::Journal { turns }),
+        1 => kind.prop_map(|kind| Verb::Halt { kind }),
+        6 => (prop::bool::weighted(0.2), need()).prop_map(|(again, need)| Verb::Reserve { again, need }),
+        8 => outcome().prop_map(|outcome| Verb::Report { outcome }),
+        3 => (again(), 0..90_000u64).prop_map(|(again, after_ms)| Verb::Retry { again, after_ms }),
+    ];
+    let end = (prop_oneof![Just(0usize), Just(8usize)], (0..3usize).prop_map(|status| Verb::Finish { status }));
+    (run(), prop_oneof![22 => (slot(), verb), 1 => end], back()).prop_map(|(run, (slot, verb), back)| Op::Hold {
+        run,
+        slot,
+        back,
+        verb,
+    })
 }
 
 fn control() -> impl Strategy<Value = Op> {
@@ -276,30 +255,31 @@ pub(super) fn start() -> impl Strategy<Value = Vec<Op>> {
     let open = || Op::Open { run: 0 };
     let plan = |patch| Op::Plan { run: 0, patch };
     let work = |outcome| Op::Work { run: 0, slot: 0, outcome };
-    let retry = |slot, how| Op::Retry { run: 0, slot, back: 0, how, after_ms: 5_000 };
+    let hold = |slot, verb| Op::Hold { run: 0, slot, back: 0, verb };
+    let retry = move |slot, again| hold(slot, Verb::Retry { again, after_ms: 5_000 });
     let one_step = || patch().prop_map(|patch| Some(Patch { shape: 3, ..patch }));
     let planned = prop::option::weighted(0.9, patch()).prop_map(move |patch| vec![open(), plan(patch), work(None)]);
-    let plan_given_back = (0..3usize).prop_map(move |how| {
+    let plan_given_back = again().prop_map(move |how| {
         let claim = Op::Claim { run: 0, slot: 0, message: 0, redelivered: false, nonce: 0, attempt: None };
         let later = [Op::Look { run: 0 }, Op::Tick { ms: 100_000 }, Op::Advance { run: 0 }];
         [open(), claim, retry(0, how)].into_iter().chain(later).collect()
     });
-    let answer_given_back = (one_step(), 0..3usize).prop_map(move |(patch, how)| {
+    let answer_given_back = (one_step(), again()).prop_map(move |(patch, how)| {
         let answer = Op::Answer { run: 0, status: None };
         let later = [retry(8, how), Op::Look { run: 0 }, Op::Tick { ms: 100_000 }, Op::TakeBack { run: 0, slot: 8, message: 9 }];
         [open(), plan(patch), work(Some(Outcome::Succeeded)), answer].into_iter().chain(later).collect()
     });
     let retried = (one_step(), outcome(), 1..3usize).prop_map(move |(patch, outcome, status)| {
-        let end = Op::Finish { run: 0, slot: 8, back: 0, status };
+        let end = hold(8, Verb::Finish { status });
         let command = Command::Retry;
         let retry = Op::Control { run: 0, id: 0, command, revision: Seen::None, refused: false, twice: true };
-        let late = [Op::Report { run: 0, slot: 1, back: 0, outcome }, Op::Release { run: 0, slot: 1, back: 0 }];
+        let late = [hold(1, Verb::Report { outcome }), hold(1, Verb::Release)];
         let ended = [open(), plan(patch), work(Some(outcome)), Op::Answer { run: 0, status: None }, end];
         ended.into_iter().chain(late).chain([retry]).collect()
     });
-    let used_up = (one_step(), 0..3usize).prop_map(move |(patch, how)| {
+    let used_up = (one_step(), again()).prop_map(move |(patch, how)| {
         let need = Need { model_calls: 5_000, tool_calls: 5_000, tokens: 5_000, cost_nanos: 5_000 };
-        vec![open(), plan(patch), work(None), Op::Reserve { run: 0, slot: 1, back: 0, again: false, need }, retry(1, how)]
+        vec![open(), plan(patch), work(None), hold(1, Verb::Reserve { again: false, need }), retry(1, how)]
     });
     prop_oneof![8 => planned, 1 => plan_given_back, 1 => answer_given_back, 1 => retried, 1 => used_up]
 }

@@ -60,7 +60,7 @@ pub(super) fn revision(snapshot: &Snapshot, patch: &Patch) -> Revision {
     if let Some(index) = patch.replace {
         let old = pick(index);
         // Mostly a step that may go; now and then one that has moved.
-        if stands(old.step_number) != StepState::Succeeded || patch.shape % 2 == 0 {
+        if stands(old.step_number) != StepState::Succeeded || patch.shape.is_multiple_of(2) {
             fresh += 1;
             replace(&mut revision, old, StepNumber(fresh), patch.anyway);
         }
