@@ -72,6 +72,8 @@ pub struct ReplanTask<'a> {
     pub after: &'a [StepNumber],
     /// The first number that a new step may have.
     pub next_number: StepNumber,
+    /// Most steps.
+    pub steps_max: usize,
     /// The patch that was refused last, and why.
     pub refused: Option<RefusedPlan<'a>>,
     /// What the call may cost.

@@ -224,6 +224,7 @@ pub(crate) fn outline(plan: &Plan) -> serde_json::Value {
             "description": step.description,
             "tool_hint": step.tool_hint,
             "depends_on": step.depends_on,
+            "done_when": step.done_when,
         })
     };
     plan.steps.iter().map(step).collect()

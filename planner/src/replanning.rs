@@ -54,6 +54,7 @@ async fn try_to_decide(hand: &mut InHand<'_>, account: &mut Account) -> Result<O
                     run: &hand.snapshot.view,
                     after: &hand.snapshot.news,
                     next_number: patch::next_number(&hand.snapshot.view),
+                    steps_max: hand.planner.config.plan_steps_max,
                     refused: refused.as_ref().map(|(reply, complaints)| RefusedPlan { reply, complaints }),
                     meter: &hand.meter,
                 };

@@ -39,7 +39,9 @@ pub(super) fn of_step(moment: &Moment<'_>, step: &Step, standing: &SlotFields) -
     if moment.fields.status.is_final() {
         return None;
     }
-    match standing.state? {
+    // A step of a plan that was sent back stands nowhere until there is another plan.
+    let Some(state) = standing.state else { return Some(Wait::Plan) };
+    match state {
         StepState::Waiting => Some(dependencies(moment, step)),
         StepState::Ready => Some(ready(moment, standing)),
         StepState::Dispatched => Some(published(standing)),

@@ -36,7 +36,7 @@ pub(super) fn run() -> RunView {
 
 pub(super) fn task<'a>(run: &'a RunView, tools: &'a [ToolSpec], meter: &'a Meter) -> ReplanTask<'a> {
     let (objective, after, next_number) = ("Find the owner", &[StepNumber(1)], StepNumber(2));
-    ReplanTask { objective, context: None, tools, run, after, next_number, refused: None, meter }
+    ReplanTask { objective, context: None, tools, run, after, next_number, steps_max: 10, refused: None, meter }
 }
 
 #[tokio::test]

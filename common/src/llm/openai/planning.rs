@@ -4,7 +4,7 @@ use serde_json::{Value, json};
 
 use super::ladder::{Asker, Kind, Shape, Structured};
 use super::message;
-use crate::limits::{PLAN_STEPS_DEFAULT, PROMPT_RESULTS_BYTES_MAX};
+use crate::limits::PROMPT_RESULTS_BYTES_MAX;
 use crate::llm::text::cut;
 use crate::llm::{LlmError, PlanDraft, PlanTask, RefusedPlan, ReplanTask, prompt};
 use crate::run::{StepState, StepView};
@@ -34,7 +34,7 @@ impl Asker<'_> {
 
     /// Asks what is to become of a plan.
     pub(super) async fn replan(&mut self, task: &ReplanTask<'_>) -> Result<PlanDraft, LlmError> {
-        let system = prompt::replan_system(task, PLAN_STEPS_DEFAULT);
+        let system = prompt::replan_system(task);
         let mut messages = vec![message("system", &system), message("user", &prompt::replan_user(task))];
         messages.extend(refused(task.refused.as_ref(), prompt::replan_refused));
         let schema = patch_schema(task);
@@ -78,16 +78,18 @@ fn step_properties(tools: &[ToolSpec]) -> Value {
         "description": {"type": "string"},
         "tool_hint": {"type": "string", "enum": tools},
         "depends_on": {"type": "array", "items": {"type": "integer"}},
-        "done_when": {"type": "string"},
     })
 }
 
 fn plan_schema(tools: &[ToolSpec]) -> Value {
-    let step = object(&step_properties(tools));
+    let mut properties = step_properties(tools);
+    properties["done_when"] = json!({"type": "string"});
+    let step = object(&properties);
     object(&json!({"steps": {"type": "array", "items": step}}))
 }
 
-/// Where the schema is enforced, steps that succeeded cannot be touched, and new ones cannot have the number of another.
+/// Without `done_when`: small models write the value there that they expect, and then judge the step by it. Where the schema is enforced,
+/// steps that succeeded cannot be touched, and new ones cannot have the number of another.
 fn patch_schema(task: &ReplanTask<'_>) -> Value {
     let steps = || task.run.steps.iter();
     let number = |view: &StepView| view.step.step_number.0;

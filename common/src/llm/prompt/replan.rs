@@ -17,11 +17,11 @@ const STEP_BYTES_MIN: usize = 160;
 const NAMED_MAX: usize = 20;
 
 /// The system prompt of the planner that revises.
-pub(in crate::llm) fn replan_system(task: &ReplanTask<'_>, steps_max: usize) -> String {
+pub(in crate::llm) fn replan_system(task: &ReplanTask<'_>) -> String {
     let values = [
         ("tools", &*tool_list(task.tools, false)),
         ("next_number", &task.next_number.to_string()),
-        ("steps_max", &steps_max.to_string()),
+        ("steps_max", &task.steps_max.to_string()),
     ];
     render(REPLAN_SYSTEM.trim_end(), &values)
 }

@@ -47,6 +47,7 @@ fn task<'a>(run: &'a RunView, tools: &'a [ToolSpec], after: &'a [StepNumber]) ->
         run,
         after,
         next_number: StepNumber(5),
+        steps_max: 100,
         refused: None,
         meter: &Meter::Free,
     }
@@ -63,7 +64,7 @@ fn replan_prompts() {
     ]);
     let task = task(&run, &tools, &[StepNumber(2)]);
     let complaints = ["step 9 does not exist {complaints}".to_owned()];
-    let texts = [replan_system(&task, 100), replan_user(&task), replan_refused(&complaints)];
+    let texts = [replan_system(&task), replan_user(&task), replan_refused(&complaints)];
     insta::assert_snapshot!(texts.join("\n========\n"));
 }
 
