@@ -11,6 +11,8 @@ pub struct Ending {
     pub final_response: Option<String>,
     /// Why there is none.
     pub error: Option<String>,
+    /// Why the answer is less than it should be, if the run was not ended early before.
+    pub halt: Option<Halt>,
     /// The model that wrote the answer.
     pub model: Option<String>,
     /// What was used since the snapshot.
@@ -27,7 +29,7 @@ pub fn status(steps: &[StepView], halt: Option<&Halt>, ending: &Ending) -> RunSt
     let succeeded = steps.iter().filter(|step| step.state.outcome() == Some(Outcome::Succeeded)).count();
     match (&ending.final_response, succeeded) {
         (None, _) | (_, 0) => RunStatus::Failed,
-        (Some(_), all) if all == steps.len() => RunStatus::Succeeded,
+        (Some(_), all) if all == steps.len() && ending.halt.is_none() => RunStatus::Succeeded,
         (Some(_), _) => RunStatus::Partial,
     }
 }
@@ -49,7 +51,7 @@ pub fn document(run: &RunId, snapshot: &Snapshot, ending: Ending) -> RunDocument
         superseded: steps(&view.superseded),
         final_response: ending.final_response,
         error: ending.error,
-        halt: view.halt.clone(),
+        halt: view.halt.clone().or(ending.halt),
         model: ending.model,
         usage,
         created_at_ms: view.created_at_ms,

@@ -37,7 +37,7 @@ pub enum EventType {
     PlanKept,
     /// The plan waits for approval. `revision`, `until_ms`, `otherwise`, `quote`.
     ApprovalAwaited,
-    /// Somebody, or a time-out, wanted something of the run. `id`, `command`, `by`, `reason`, `answer`, `message`.
+    /// Somebody, or a time-out, wanted something of the run. `id`, `command`, `by`, `reason`, `feedback`, `answer`, `message`.
     Controlled,
     /// Something ended the run early. `kind`, `reason`, `cancelled` (steps).
     Halted,

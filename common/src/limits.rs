@@ -59,6 +59,8 @@ pub const DEADLINE_MAX: Duration = Duration::from_secs(30 * 24 * 3600);
 pub const DEADLINE_RESERVE_MAX: Duration = Duration::from_secs(30);
 /// Tokens of a budget that only the answer may use; or a fifth of the budget, if that is less.
 pub const ANSWER_TOKENS_RESERVE: u64 = 4_000;
+/// How long a call waits that others' reservations stand in the way of.
+pub const BUDGET_BUSY_WAIT: Duration = Duration::from_secs(5);
 /// Tokens that one reply is expected to have, for reservations and quotes.
 pub const REPLY_TOKENS_ESTIMATE: u64 = 300;
 /// Tokens that one prompt is expected to have, for quotes.

@@ -11,6 +11,7 @@ use serde_json::Value;
 
 use crate::config::{LlmConfig, ModelChoice};
 use crate::id::StepNumber;
+use crate::limits::BUDGET_BUSY_WAIT;
 use crate::meter::{Denied, Meter, Need};
 use crate::plan::Plan;
 use crate::run::{RunView, StepInput, Usage, Verdict};
@@ -328,9 +329,15 @@ impl Llm {
     }
 }
 
+/// The answer without any model: every step with its result, or why it has none.
+pub fn listing(task: &AnswerTask<'_>) -> String {
+    offline::answer(task).value
+}
+
 /// Reserves what one request needs.
 async fn reserve(meter: &Meter, need: &Need) -> Result<(), LlmError> {
     meter.reserve(need).await.map_err(|denied| match denied {
+        Denied::Busy(_) => LlmError::RateLimited { why: denied.to_string(), after: BUDGET_BUSY_WAIT },
         Denied::Exhausted(what) => LlmError::Exhausted(what),
         Denied::Lost | Denied::Store(_) => LlmError::Permanent(denied.to_string()),
     })

@@ -59,7 +59,7 @@ pub async fn steps(env: &Env, trace: Trace<'_>, run: &RunId, dispatches: Vec<Dis
 
 /// Publishes the objective of a run that has no plan yet once more, as a message of its own.
 pub async fn objective(env: &Env, run: &RunId) -> Result<(), StoreError> {
-    let Some(snapshot) = env.store.snapshot(run).await? else { return Ok(()) };
+    let Some(snapshot) = recorded!(env, env.store.snapshot(run))? else { return Ok(()) };
     let stored = serde_json::from_str::<ObjectiveMessage>(&snapshot.request);
     let mut message = stored.map_err(|error| StoreError::Unusable(format!("stored objective: {error}")))?;
     message.run_id = Some(run.clone());

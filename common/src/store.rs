@@ -163,8 +163,9 @@ impl Store {
         verb!(self.halt(run, slot, epoch, halt, account))
     }
 
-    /// Reserves a part of the run's budget for a call of `slot`'s holder, as that claim's reservation `number`. The holder's next
-    /// account settles it. Refused, it ends the run with what there is.
+    /// Reserves a part of the run's budget for what `slot`'s holder has used since its last account and for its next call, in place of
+    /// what it had reserved before, as that claim's reservation `number`. The next account settles it. Refused, it ends the run with what
+    /// there is.
     pub async fn reserve(&self, run: &RunId, slot: Slot, epoch: u64, number: u64, need: &Need) -> Result<Reserved, StoreError> {
         verb!(self.reserve(run, slot, epoch, number, need))
     }

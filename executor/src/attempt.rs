@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use common::event::{EventDraft, EventType};
 use common::id::{Slot, StepNumber};
+use common::limits::BUDGET_BUSY_WAIT;
 use common::llm::{Judged, LlmError, ModelCall, Move, Turn};
 use common::message::StepMessage;
 use common::meter::{Denied, Meter, Need};
@@ -17,6 +18,9 @@ use serde_json::{Value, json};
 
 use crate::Executor;
 use crate::tool::{CallContext, Called};
+
+/// Why a journal that this version cannot read ends a step.
+const UNREADABLE: &str = "the journal of the step cannot be read";
 
 /// What an attempt came to, when the step is done.
 #[derive(Debug, Clone, Default, PartialEq)]
@@ -74,6 +78,7 @@ impl From<LlmError> for Failure {
 impl From<Denied> for Failure {
     fn from(denied: Denied) -> Self {
         match denied {
+            Denied::Busy(_) => Failure::RateLimited { why: denied.to_string(), after: BUDGET_BUSY_WAIT },
             Denied::Exhausted(why) => Failure::Exhausted(why),
             Denied::Lost => Failure::Lost,
             Denied::Store(error) => Failure::Permanent(error.to_string()),
@@ -120,7 +125,7 @@ impl<'a> Attempt<'a> {
     /// An attempt that has not begun.
     pub fn new(executor: &'a Executor, message: &'a StepMessage, claim: &'a Claim) -> Self {
         let slot = Slot::Step(message.step_number);
-        let meter = Meter::of(&executor.env, &message.run_id, slot, claim.epoch, claim.limited);
+        let meter = Meter::of(&executor.env, &message.run_id, slot, claim.epoch, claim.budget);
         Self {
             executor,
             message,
@@ -156,7 +161,10 @@ impl<'a> Attempt<'a> {
         };
         let done = match tokio::time::timeout(limit, work).await {
             Ok(result) => result?,
-            Err(_elapsed) => return Err(Failure::Permanent(format!("the step did not end within {limit:?}"))),
+            Err(_elapsed) => {
+                self.count_unanswered();
+                return Err(Failure::Permanent(format!("the step did not end within {limit:?}")));
+            }
         };
         match step.and_then(|step| step.check.as_ref()).map_or(Ok(()), |check| check.holds(&done.result)) {
             Ok(()) => Ok(done),
@@ -164,18 +172,39 @@ impl<'a> Attempt<'a> {
         }
     }
 
-    /// Calls the step's tool with exactly its arguments. No model is asked, but to judge the output where the plan says what "done"
-    /// means. Nothing is journaled: the outcome follows at once.
-    async fn exact(&mut self, step: &Step, tool: &str, arguments: &Value) -> Result<Done, Failure> {
-        let results = self.results();
-        let arguments = resolve(arguments, &|number| results.get(&number)).map_err(Failure::Permanent)?;
-        let call = ToolCall { tool: tool.to_owned(), arguments };
-        let output = self.call(&call).await?.output.map_err(|why| Failure::Permanent(format!("{tool}: {why}")))?;
-        if step.done_when.is_none() {
-            return Ok(Done { result: output, ..Done::default() });
+    /// A call that was dropped on its way counts at its estimate: nobody knows what it took.
+    fn count_unanswered(&mut self) {
+        if let Some(need) = self.meter.unanswered() {
+            self.usage += need.estimated();
+            self.account.usage += need.estimated();
         }
-        let turns = [Turn::Moved(Move::Call(vec![call])), Turn::Returned { index: 0, output: Ok(output.clone()) }];
-        match self.ask(&turns, true).await? {
+    }
+
+    /// Calls the step's tool with exactly its arguments. No model is asked, but to judge the output where the plan says what "done"
+    /// means; then the call is journaled first, so that it is not made again when the model has to be asked again.
+    async fn exact(&mut self, step: &Step, tool: &str, arguments: &Value) -> Result<Done, Failure> {
+        let mut turns = self.replay();
+        if turns.is_empty() {
+            let results = self.results();
+            let arguments = resolve(arguments, &|number| results.get(&number)).map_err(Failure::Permanent)?;
+            turns.push(Turn::Moved(Move::Call(vec![ToolCall { tool: tool.to_owned(), arguments }])));
+        }
+        if turns.len() == 1 {
+            let Turn::Moved(Move::Call(calls)) = &turns[0] else { return Err(Failure::Permanent(UNREADABLE.to_owned())) };
+            let Some(call) = calls.first().cloned() else { return Err(Failure::Permanent(UNREADABLE.to_owned())) };
+            let output = self.call(&call).await?.output.map_err(|why| Failure::Permanent(format!("{tool}: {why}")))?;
+            if step.done_when.is_none() {
+                // The outcome follows at once.
+                return Ok(Done { result: output, ..Done::default() });
+            }
+            self.record(0, &turns[0].clone()).await?;
+            turns.push(Turn::Returned { index: 0, output: Ok(output) });
+            self.record(1, &turns[1].clone()).await?;
+        }
+        let Some(Turn::Returned { output: Ok(output), .. }) = turns.get(1).cloned() else {
+            return Err(Failure::Permanent(UNREADABLE.to_owned()));
+        };
+        match self.ask(&turns[..2], true).await? {
             Move::Conclude(judged) => Ok(Done { result: output, ..Done::try_from(judged)? }),
             Move::Unusable { complaint, .. } => Err(Failure::Transient(format!("the result could not be judged: {complaint}"))),
             Move::Call(_) => Err(Failure::Transient("the result could not be judged: the model called a tool".to_owned())),
@@ -195,10 +224,11 @@ impl<'a> Attempt<'a> {
 
     /// Calls a tool, if the run's budget allows it, and takes note of it.
     pub(crate) async fn call(&mut self, call: &ToolCall) -> Result<Called, Failure> {
-        self.meter.reserve(&Need { tool_calls: 1, ..Need::default() }).await?;
+        self.meter.reserve(&Need::TOOL_CALL).await?;
         let context = CallContext::new(&self.message.run_id, self.message.step_number, self.calls);
         self.calls += 1;
         let called = self.executor.tools.call(call, &context).await;
+        self.meter.came_back();
         let used = Usage { tool_calls: 1, ..Usage::default() };
         self.usage += used;
         self.account.usage += used;

@@ -61,7 +61,7 @@ impl Attempt<'_> {
     }
 
     /// The turns of earlier holders. An entry that cannot be read, and what follows it, is done again.
-    fn replay(&mut self) -> Vec<Turn> {
+    pub(crate) fn replay(&mut self) -> Vec<Turn> {
         let mut turns = Vec::new();
         for text in &self.claim.journal {
             let (turn, usage) = match serde_json::from_str(text) {
@@ -125,7 +125,7 @@ impl Attempt<'_> {
     }
 
     /// Journals a turn with what it used.
-    async fn record(&mut self, index: usize, turn: &Turn) -> Result<(), Failure> {
+    pub(crate) async fn record(&mut self, index: usize, turn: &Turn) -> Result<(), Failure> {
         let (env, run, slot, epoch) = (&self.executor.env, &self.message.run_id, self.slot(), self.claim.epoch);
         let account = std::mem::take(&mut self.account);
         let entry = serde_json::to_string(&Entry::Turn { turn: turn.clone(), usage: account.usage });

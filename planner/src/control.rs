@@ -12,6 +12,8 @@ use tracing::info;
 
 use crate::{Planner, dispatch};
 
+/// What the audit trail keeps of feedback, in characters; the planner gets all of it.
+const FEEDBACK_CHARS_KEPT: usize = 2_000;
 /// Who is meant when a message does not say.
 const SOMEBODY: &str = "somebody";
 
@@ -33,6 +35,7 @@ async fn decide(planner: &Planner, envelope: &Envelope, message: &ControlMessage
     let unnamed = env.ids.unique();
     let id = if envelope.message_id.is_empty() { &unnamed } else { &envelope.message_id };
     let (text, refused) = text(planner, message);
+    let feedback: String = message.feedback.as_deref().unwrap_or_default().chars().take(FEEDBACK_CHARS_KEPT).collect();
     let control = Control {
         id,
         command,
@@ -40,6 +43,7 @@ async fn decide(planner: &Planner, envelope: &Envelope, message: &ControlMessage
         reason: message.reason.as_deref().map_or("", str::trim),
         text: &text,
         revision: message.revision,
+        feedback: &feedback,
         refused: &refused,
     };
     let controlled = recorded!(env, env.store.control(run, &control))?;

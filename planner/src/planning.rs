@@ -68,7 +68,8 @@ pub async fn plan_and_dispatch(
     let owed = match recorded!(env, env.store.claim(run, &request))? {
         Claimed::Execute(claim) => match work(planner, run, &claim).await? {
             Ended::Done(owed) => owed,
-            Ended::Lost => return Ok(Outcome::Done),
+            // Somebody else's now, or decided under this very claim, with the reply lost: another look at the message tells.
+            Ended::Lost => return Ok(Outcome::Retry { after: Duration::ZERO, why: "the plan slot was lost".to_owned() }),
             Ended::Released => return Ok(Outcome::Retry { after: Duration::ZERO, why: "the planner stops".to_owned() }),
         },
         Claimed::Poisoned(claim) => {
@@ -97,7 +98,7 @@ async fn work(planner: &Planner, run: &RunId, claim: &Claim) -> Result<Ended<Owe
     let Some(snapshot) = recorded!(env, env.store.snapshot(run))? else { return Ok(Ended::Lost) };
     let request = serde_json::from_str(&claim.text);
     let request = request.map_err(|error| StoreError::Unusable(format!("stored objective: {error}")))?;
-    let meter = Meter::of(env, run, Slot::Plan, claim.epoch, claim.limited);
+    let meter = Meter::of(env, run, Slot::Plan, claim.epoch, claim.budget);
     let mut hand = InHand { planner, run, claim, snapshot, request, meter };
     let lease = planner.config.lease;
     let mut account = Account::default();
@@ -244,7 +245,7 @@ async fn store_plan(hand: &InHand<'_>, plan: Plan, reason: &str, mut account: Ac
         Put::Stored(owed) => {
             info!(run_id = %run, steps = revision.plan.steps.len(), "run {run}: plan with {} steps", revision.plan.steps.len());
             if let Some(approval) = snapshot.approval {
-                env.store.wake(run, approval.timeout).await?;
+                recorded!(env, env.store.wake(run, approval.timeout))?;
             }
             Ok(owed)
         }
@@ -258,34 +259,34 @@ async fn store_plan(hand: &InHand<'_>, plan: Plan, reason: &str, mut account: Ac
 /// No plan for now, or for good.
 async fn fail(hand: &InHand<'_>, failure: Failure, account: Account) -> Result<Owed, StoreError> {
     let why = match again(hand, failure, account.clone()).await? {
-        Ok(()) => return Ok(Owed::Nothing),
-        Err(why) => why,
+        Ok(owed) => return Ok(owed),
+        Err(why) => format!("no plan could be made: {why}"),
     };
     end(hand.planner, hand.run, hand.claim, why, account).await?;
     Ok(Owed::Nothing)
 }
 
-/// Gives the plan slot back if another try may end better; else says why there is none.
-pub(crate) async fn again(hand: &InHand<'_>, failure: Failure, mut account: Account) -> Result<Result<(), String>, StoreError> {
+/// Gives the plan slot back if another try may end better, and says who must act; else says why there is none.
+pub(crate) async fn again(hand: &InHand<'_>, failure: Failure, mut account: Account) -> Result<Result<Owed, String>, StoreError> {
     let InHand { planner, run, claim, .. } = hand;
     let env = &planner.env;
     let attempts = planner.config.step_attempts;
     let (again, after, why) = match failure {
-        Failure::Lost => return Ok(Ok(())),
+        Failure::Lost => return Ok(Ok(Owed::Nothing)),
         Failure::Store(error) => return Err(error),
         Failure::Llm(LlmError::Transient(why)) if claim.attempt < attempts => {
             let after = backoff(claim.attempt - 1, RETRY_BACKOFF_MIN, RETRY_BACKOFF_MAX, env.ids.fraction());
             (Again::Retry, after, why)
         }
         Failure::Llm(LlmError::RateLimited { why, after }) if claim.parks < PARKS_MAX => (Again::Park, after, why),
-        Failure::Llm(error) => return Ok(Err(format!("no plan could be made: {error}"))),
+        Failure::Llm(error) => return Ok(Err(error.to_string())),
         Failure::Refused(why) => return Ok(Err(why)),
     };
     let kind = if again == Again::Park { EventType::Parked } else { EventType::StepRetried };
     account.events.push(EventDraft::new(kind, json!({"error": why, "after_ms": millis(after)})));
-    recorded!(env, env.store.retry(run, Slot::Plan, claim.epoch, again.clone(), after, &account))?;
+    let (_, owed) = recorded!(env, env.store.retry(run, Slot::Plan, claim.epoch, again.clone(), after, &account))?;
     info!(run_id = %run, "run {run}: planning again in {after:?}: {why}");
-    Ok(Ok(()))
+    Ok(Ok(owed))
 }
 
 /// The run fails without a plan.

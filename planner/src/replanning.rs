@@ -35,7 +35,7 @@ pub(crate) async fn decide(hand: &mut InHand<'_>) -> Result<Owed, StoreError> {
         Err(failure) => failure,
     };
     match again(hand, failure, account.clone()).await? {
-        Ok(()) => Ok(Owed::Nothing),
+        Ok(owed) => Ok(owed),
         Err(why) => keep(hand.planner, hand.run, hand.claim, &hand.snapshot, &why, account).await,
     }
 }

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use common::env::Env;
 use common::id::{RunId, Slot};
-use common::llm::{AnswerTask, Failed, LlmError, ModelCall};
+use common::llm::{self, AnswerTask, Failed, LlmError, ModelCall};
 use common::message::{ObjectiveMessage, Respond};
 use common::meter::Meter;
 use common::run::{Halt, HaltKind, Outcome, StepInput, StepView};
@@ -22,6 +22,8 @@ pub struct Answer {
     pub model: Option<String>,
     /// The requests it took.
     pub calls: Vec<ModelCall>,
+    /// Why it is less than it should be, if nothing else has ended the run early.
+    pub halt: Option<Halt>,
 }
 
 /// Answers from what the steps produced. A cancelled run has no answer, and what exceeds the run's budget is answered without a model.
@@ -39,20 +41,28 @@ pub async fn answer(env: &Env, run: &RunId, claim: &Claim, snapshot: &Snapshot) 
     match request.map(|request| request.options.respond).unwrap_or_default() {
         Respond::Results => Ok(as_they_are()),
         Respond::Answer => {
-            let inputs: Vec<StepInput> = steps.iter().map(input).collect();
-            let meter = Meter::of(env, run, Slot::Summary, claim.epoch, claim.limited);
+            let inputs = inputs(steps);
+            let meter = Meter::of(env, run, Slot::Summary, claim.epoch, claim.budget);
             let halted = halted.map(|halt| halt.reason.as_str());
             let task = AnswerTask { objective: &view.objective, steps: &inputs, halted, meter: &meter };
             match env.llm.answer(&task).await {
                 Ok(reply) => {
                     let model = reply.calls.last().map(|call| call.model.clone());
-                    Ok(Answer { text: Some(reply.value), error: None, model, calls: reply.calls })
+                    Ok(Answer { text: Some(reply.value), model, calls: reply.calls, ..Answer::default() })
                 }
-                Err(Failed { error: LlmError::Exhausted(_), calls }) => Ok(Answer { calls, ..as_they_are() }),
+                Err(Failed { error: LlmError::Exhausted(why), calls }) => {
+                    let halt = Halt { kind: HaltKind::Budget, reason: format!("{why}: the results are listed as they are") };
+                    Ok(Answer { calls, ..listed(&task, halt) })
+                }
                 Err(failed) => Err(failed),
             }
         }
     }
+}
+
+/// What stands in for a model's answer when there is no time or budget left for one: every step with its result, or why it has none.
+pub fn listed(task: &AnswerTask<'_>, halt: Halt) -> Answer {
+    Answer { text: Some(llm::listing(task)), halt: Some(halt), ..Answer::default() }
 }
 
 /// One JSON object: step number → result, of the steps that succeeded.
@@ -67,13 +77,18 @@ fn results(steps: &[StepView]) -> String {
 
 fn no_step_succeeded(halted: Option<&Halt>, steps: &[StepView]) -> String {
     if let Some(halt) = halted {
-        return format!("{} before any step succeeded", halt.reason);
+        return format!("no step succeeded: {}", halt.reason);
     }
     let failed = steps.iter().filter(|step| step.state.outcome() == Some(Outcome::Failed));
     let why =
         failed.filter_map(|step| Some(format!("step {}: {}", step.step.step_number, step.record.as_ref()?.error.as_ref()?)));
     let why: Vec<String> = why.take(3).collect();
-    format!("no step succeeded; {}", why.join("; "))
+    if why.is_empty() { "no step succeeded".to_owned() } else { format!("no step succeeded; {}", why.join("; ")) }
+}
+
+/// Every step with what it produced.
+pub fn inputs(steps: &[StepView]) -> Vec<StepInput> {
+    steps.iter().map(input).collect()
 }
 
 fn input(view: &StepView) -> StepInput {

@@ -10,17 +10,19 @@ use common::event::{EventDraft, EventType};
 use common::id::{RunId, Slot};
 use common::lease::{self, Ended};
 use common::limits::{CLAIMS_MAX, PARKS_MAX, RETRY_BACKOFF_MAX, RETRY_BACKOFF_MIN};
-use common::llm::{Failed, LlmError};
+use common::llm::{AnswerTask, Failed, LlmError};
 use common::message::{self, CompletionMessage};
+use common::meter::Meter;
 use common::recorded;
 use common::relay;
+use common::run::{Halt, HaltKind};
 use common::store::{Account, Again, Claim, ClaimRequest, Claimed, Snapshot, StoreError};
 use common::worker::Outcome;
 use serde_json::json;
 use tracing::{debug, info};
 
 use crate::Summarizer;
-use crate::answer::{Answer, answer};
+use crate::answer::{Answer, answer, inputs, listed};
 
 /// Handles one message of the completions queue.
 pub async fn handle(summarizer: &Summarizer, envelope: &Envelope, redelivered: bool) -> Outcome {
@@ -80,6 +82,13 @@ async fn fail(
     Failed { error, calls }: Failed,
 ) -> Result<(), StoreError> {
     let env = &summarizer.env;
+    let view = &snapshot.view;
+    if view.deadline_at_ms.is_some_and(|deadline| env.clock.now_ms() >= deadline) {
+        // Nobody waits for a model beyond the deadline.
+        let halt = Halt { kind: HaltKind::Deadline, reason: format!("the deadline has come: {error}") };
+        let task = AnswerTask { objective: &view.objective, steps: &inputs(&view.steps), halted: None, meter: &Meter::Free };
+        return end(summarizer, run, claim, snapshot, Answer { calls, ..listed(&task, halt) }).await;
+    }
     let (again, kind, after) = match &error {
         LlmError::Transient(_) if claim.attempt < summarizer.config.step_attempts => {
             let after = backoff(claim.attempt - 1, RETRY_BACKOFF_MIN, RETRY_BACKOFF_MAX, env.ids.fraction());
@@ -104,7 +113,8 @@ async fn fail(
 async fn end(summarizer: &Summarizer, run: &RunId, claim: &Claim, snapshot: &Snapshot, answer: Answer) -> Result<(), StoreError> {
     let mut account = Account::default();
     account.add(&answer.calls, "answer");
-    let ending = Ending { final_response: answer.text, error: answer.error, model: answer.model, ..Ending::default() };
+    let Answer { text: final_response, error, model, halt, .. } = answer;
+    let ending = Ending { final_response, error, model, halt, ..Ending::default() };
     let held = (Slot::Summary, claim.epoch);
     end_run(&summarizer.env, run, held, snapshot, ending, account, summarizer.config.retention).await
 }

@@ -108,7 +108,7 @@ impl Bench {
     }
 
     async fn control_of(&self, id: &str, command: Command, text: &str, revision: Option<u32>) -> Controlled {
-        let control = Control { id, command, by: "ann", reason: "so", text, revision, refused: "" };
+        let control = Control { id, command, by: "ann", reason: "so", text, revision, feedback: "", refused: "" };
         self.store.control(&self.run, &control).await.unwrap()
     }
 

@@ -116,7 +116,7 @@ fn everything() -> Vec<String> {
         each("put_plan", &["Stored(Nothing)", "Stored(Planner)", "Stored(Summary)", "Lost", "Moved"]),
         each("keep_plan", &["(Kept, Nothing)", "(Kept, Planner)", "(Kept, Summary)", "(Lost, Nothing)"]),
         each("halt", &["Kept", "Lost", "Ended"]),
-        each("reserve", &["Granted", "Exhausted", "Lost"]),
+        each("reserve", &["Granted", "Busy", "Exhausted", "Lost"]),
         each("report", &["Recorded(Nothing)", "Recorded(Planner)", "Recorded(Summary)", "Stale", "Finished("]),
         each("retry", &["(Kept, Nothing)", "(Kept, Planner)", "(Kept, Summary)", "(Lost, Nothing)"]),
         each("finish", &["Kept", "Lost"]),

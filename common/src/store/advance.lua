@@ -10,7 +10,7 @@ if set(deadline) and now >= tonumber(deadline) and status ~= 'summarizing' then
 elseif status == 'awaiting_approval' and now >= tonumber(approval) then
   local message = action == 'approve' and 'the plan is approved: nobody has decided in time' or 'the run is cancelled: nobody has approved its plan in time'
   event('controlled', nil, nil, nil,
-    '{"id":"","command":"' .. action .. '","by":"time-out","reason":"","answer":"accepted","message":"' .. message .. '"}')
+    '{"id":"","command":"' .. action .. '","by":"time-out","reason":"","feedback":"","answer":"accepted","message":"' .. message .. '"}')
   redis.call('HSET', RUN, 'approval_decision', message)
   if action == 'approve' then
     redis.call('HSET', RUN, 'status', set(run_get('paused')) and 'paused' or 'running')

@@ -142,8 +142,8 @@ pub struct Claim {
     pub parks: u32,
     /// For the plan: the objective message as JSON. Else the objective.
     pub text: String,
-    /// Whether the run has a budget.
-    pub limited: bool,
+    /// What the run may use.
+    pub budget: Budget,
     /// The step, if the slot is one.
     pub step: Option<Step>,
     /// The turns that were journaled, as JSON, in order.
@@ -210,6 +210,11 @@ pub enum Put {
 pub enum Reserved {
     /// The call may be made.
     Granted,
+    /// Not now: calls under way have reserved what is left, and may give some of it back.
+    Busy {
+        /// Which limit.
+        what: String,
+    },
     /// It may not, and the run ends with what there is.
     Exhausted {
         /// Which limit, in words.
@@ -234,6 +239,8 @@ pub struct Control<'a> {
     pub text: &'a str,
     /// The revision that was looked at, if said.
     pub revision: Option<u32>,
+    /// The feedback, cut, for the audit trail.
+    pub feedback: &'a str,
     /// Why it cannot be done wherever the run stands (an edited plan that the validator refuses); empty if it can.
     pub refused: &'a str,
 }

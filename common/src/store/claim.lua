@@ -1,6 +1,6 @@
 -- claim: take a slot under a lease and a new fencing epoch.
 -- ARGV 2 slot  3 message id  4 nonce  5 attempt or empty  6 lease ms  7 worker  8 event data  9 claims max  10 redelivered: 1 or 0
--- -> {execute | poisoned, epoch, attempt, parks, request or objective, limited: 1 or 0, spec, {journal}, {dependency, spec, record, ...}}
+-- -> {execute | poisoned, epoch, attempt, parks, request or objective, {limits, if any}, spec, {journal}, {dependency, spec, record, ...}}
 --    {done, owed, state} {duplicate, worker} {stale, why} {finished, status}
 --
 -- A redelivery of the holder's own message takes over at once: the broker gives a message to one consumer at a time. Any other
@@ -56,4 +56,8 @@ end)
 local text = redis.call('HGET', RUN, slot == 'plan' and 'request' or 'objective')
 local spec = redis.call('HGET', SPECS, slot) or ''
 local verdict = claims > tonumber(ARGV[9]) and 'poisoned' or 'execute'
-return { verdict, epoch, tonumber(attempt), tonumber(parks or 0), text, limited == '1' and 1 or 0, spec, turns, inputs }
+local limits = {}
+if limited == '1' then
+  for i, what in ipairs(COUNTED) do limits[i] = run_get('max_' .. what) or '' end
+end
+return { verdict, epoch, tonumber(attempt), tonumber(parks or 0), text, limits, spec, turns, inputs }

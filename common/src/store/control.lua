@@ -1,7 +1,7 @@
 -- control: do what somebody wants of the run, once per id. The first decision wins; later ones are told what it was. Whatever the
 -- answer, it stands in the audit trail with who and why.
 -- ARGV 2 id  3 command  4 by  5 reason  6 feedback or plan  7 revision or empty  8 run id  9 rejections max  10 controls max
---      11 why it cannot be done whatever the run's state, or empty
+--      11 why it cannot be done whatever the run's state, or empty  12 the feedback, cut, for the audit trail
 -- -> {none} | {JSON of the reply, plan owed, dispatch owed, summary owed}   (owed: 0 or 1)
 local id, command, by, reason, text, seen = ARGV[2], ARGV[3], ARGV[4], ARGV[5], ARGV[6], ARGV[7]
 local status = redis.call('HGET', RUN, 'status')
@@ -50,7 +50,6 @@ end
 
 local verbs = { approve = 'approved', reject = 'rejected', edit = 'replaced' }
 local function decide()
-  if seen ~= '' and seen ~= revision then return 'refused', 'revision ' .. revision .. ' of the plan is current, not ' .. seen end
   if status ~= 'awaiting_approval' then
     if set(decision) then
       local same = string.find(decision, 'the plan is ' .. verbs[command], 1, true) == 1
@@ -58,6 +57,7 @@ local function decide()
     end
     return 'refused', 'the run does not wait for approval'
   end
+  if seen ~= '' and seen ~= revision then return 'refused', 'revision ' .. revision .. ' of the plan is current, not ' .. seen end
   local said = 'the plan is ' .. verbs[command] .. ' by ' .. by .. because
   redis.call('HSET', RUN, 'approval_decision', said)
   if command == 'approve' then
@@ -83,6 +83,7 @@ local function retry()
   end
   if status == 'succeeded' then return 'refused', 'the run has succeeded, there is nothing to retry' end
   if status == 'cancelled' then return 'refused', 'a cancelled run stays as it is' end
+  if halted == 'budget' then return 'refused', 'the budget of the run is used up: ' .. why end
   for _, key in ipairs(KEYS) do redis.call('PERSIST', key) end
   redis.call('DEL', RESULT)
   redis.call('HDEL', RUN, 'finished_at', 'finished_by', 'error', 'halt', 'halt_reason', 'paused')
@@ -94,7 +95,9 @@ local function retry()
     open_plan(nil)
     return 'accepted', 'the run is planned again'
   end
-  redis.call('HSET', RUN, 'status', 'running')
+  local approval, action = run_get('approval_timeout', 'approval_action')
+  local unseen = set(approval) and not set(decision)
+  redis.call('HSET', RUN, 'status', unseen and 'awaiting_approval' or 'running')
   local again = {}
   for _, step in ipairs(numbers(redis.call('HKEYS', SPECS))) do
     local state, gone = slot_get(step, 'state', 'retired')
@@ -107,6 +110,14 @@ local function retry()
     end
   end
   start(again)
+  if unseen then
+    -- Nobody had approved the plan when the run ended.
+    local deadline = now + tonumber(approval)
+    redis.call('HSET', RUN, 'approval_until', deadline)
+    event('approval_awaited', nil, nil, nil, '{"revision":' .. revision .. ',"until_ms":' .. string.format('%.0f', deadline)
+      .. ',"otherwise":"' .. action .. '","quote":null}')
+    return 'accepted', 'the plan waits for approval again'
+  end
   drained()
   return 'accepted', 'the run goes on from ' .. #again .. (#again == 1 and ' step' or ' steps') .. ' that had not succeeded'
 end
@@ -115,15 +126,19 @@ local commands = { cancel = cancel, pause = pause, resume = resume, approve = de
 local reply = redis.call('HGET', CONTROLS, id)
 if not reply then
   local answer, message = 'refused', ARGV[11]
+  local full = redis.call('HLEN', CONTROLS) >= tonumber(ARGV[10])
+  if full and command ~= 'cancel' then message = 'the run has had too many commands, only cancel is taken' end
   if message == '' then answer, message = commands[command]() end
   status = redis.call('HGET', RUN, 'status')
-  event('controlled', nil, nil, nil, cjson.encode({ id = id, command = command, by = by, reason = reason, answer = answer, message = message }))
+  event('controlled', nil, nil, nil, cjson.encode({
+    id = id, command = command, by = by, reason = reason, feedback = ARGV[12], answer = answer, message = message,
+  }))
   reply = cjson.encode({ version = 1, run_id = ARGV[8], command = command, answer = answer, message = message, status = status })
-  if redis.call('HLEN', CONTROLS) < tonumber(ARGV[10]) then redis.call('HSET', CONTROLS, id, reply) end
+  if not full or command == 'cancel' then redis.call('HSET', CONTROLS, id, reply) end
   if final(status) then
     -- The trail of a run that has ended keeps its time to live; a key that is new gets the same.
     local left = redis.call('PTTL', RUN)
-    if left > 0 then redis.call('PEXPIRE', CONTROLS, left); redis.call('PEXPIRE', EVENTS, left) end
+    if left >= 0 then redis.call('PEXPIRE', CONTROLS, math.max(left, 1)); redis.call('PEXPIRE', EVENTS, math.max(left, 1)) end
   end
 end
 status = redis.call('HGET', RUN, 'status')

@@ -328,9 +328,10 @@ local function decided(at)
 end
 
 -- The run ends early: nothing more is started, and with `abort` what runs is no longer wanted. The answer is owed as soon as nothing
--- runs any more.
+-- runs any more. A pause is over with it: what runs has to come to its end.
 local function halt(kind, reason, abort)
-  redis.call('HSET', RUN, 'halt', kind, 'halt_reason', reason)
+  redis.call('HSET', RUN, 'halt', kind, 'halt_reason', reason, 'paused', '')
+  if redis.call('HGET', RUN, 'status') == 'paused' then redis.call('HSET', RUN, 'status', 'running') end
   local cancelled = 0
   for _, slot in ipairs(redis.call('SMEMBERS', OPEN)) do
     local state = slot_get(slot, 'state')

@@ -224,6 +224,7 @@ impl Redis {
         let mut reply = self.verb(Verb::Reserve, run, arguments).await?;
         match reply.text()?.as_str() {
             "granted" => Ok(Reserved::Granted),
+            "busy" => Ok(Reserved::Busy { what: reply.text()? }),
             "exhausted" => Ok(Reserved::Exhausted { what: reply.text()? }),
             _lost => Ok(Reserved::Lost),
         }
@@ -241,6 +242,7 @@ impl Redis {
             REJECTIONS_MAX.to_string(),
             CONTROLS_KEPT_MAX.to_string(),
             control.refused.to_owned(),
+            control.feedback.to_owned(),
         ];
         self.verb(Verb::Control, run, arguments).await?.controlled()
     }

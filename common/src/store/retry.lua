@@ -5,12 +5,19 @@
 local slot, epoch, how, after = ARGV[2], ARGV[3], ARGV[4], tonumber(ARGV[5])
 if final(redis.call('HGET', RUN, 'status')) then return { 'lost' } end
 local attempt = fenced(slot, epoch)
+local status, halted = run_get('status', 'halt')
 if not attempt then
   local state, last = slot_get(slot, 'state', 'epoch')
   if state == 'ready' and last == epoch then return { 'kept', still_owed() } end -- the reply to this very call was lost
   return { 'lost' }
 end
 account(7, slot, attempt, epoch)
+if slot == 'plan' and set(halted) and status ~= 'planning' then
+  -- The run is ending: nobody needs another plan.
+  close_plan('cancelled')
+  redis.call('DEL', NEWS)
+  return { 'kept', owed(false, false) }
+end
 slot_set(slot, 'state', 'ready', 'since', now, 'claims', 0, 'sent', 0, 'again', how == 'park' and 'park' or 'retry')
 redis.call('HINCRBY', STEPS, slot .. (how == 'park' and ':parks' or ':attempt'), 1)
 if how == 'anew' then

@@ -30,14 +30,17 @@ async fn calls_side_by_side_cannot_pass_the_limit() {
         bench.planned_with(8, limited(3, 0), &[(1, &[]), (2, &[]), (3, &[1])]).await;
         bench.take("t1").await;
         let (one, two) = (bench.hold(step(1), "m1").await, bench.hold(step(2), "m2").await.epoch);
-        assert!(one.limited);
+        assert!(one.budget.is_limited());
         assert_eq!(bench.reserve(step(1), one.epoch, 0, calls(2)).await, Reserved::Granted);
         assert_eq!(bench.reserve(step(1), one.epoch, 0, calls(2)).await, Reserved::Granted, "repeated call, counted once");
         assert_eq!(bench.reserve(step(2), two, 0, calls(1)).await, Reserved::Granted);
         // Step 1 used less than it had reserved.
         assert_eq!(bench.store.journal(&bench.run, step(1), one.epoch, 0, "{}", &used(1)).await.unwrap(), Held::Kept);
         assert_eq!(bench.reserve(step(1), one.epoch, 1, calls(1)).await, Reserved::Granted);
-        assert_eq!(bench.reserve(step(2), two, 1, calls(1)).await, exhausted("max_model_calls"));
+        // A reservation takes the place of the one before; what others hold may come back, what is used does not.
+        assert_eq!(bench.reserve(step(2), two, 1, calls(2)).await, Reserved::Busy { what: "max_model_calls".into() });
+        assert_eq!(bench.view().await.halt, None);
+        assert_eq!(bench.reserve(step(2), two, 2, calls(3)).await, exhausted("max_model_calls"));
         let view = bench.view().await;
         assert_eq!(view.halt.map(|halt| halt.kind), Some(HaltKind::Budget));
         assert_eq!(bench.states().await, [Running, Running, Cancelled], "what runs goes on, nothing starts");
@@ -56,13 +59,13 @@ async fn a_part_is_kept_for_the_answer() {
         bench.take("t1").await;
         let epoch = bench.hold(step(1), "m1").await.epoch;
         assert_eq!(bench.reserve(step(1), epoch, 0, calls(2)).await, Reserved::Granted);
-        assert_eq!(bench.reserve(step(1), epoch, 1, calls(1)).await, exhausted("max_model_calls"));
+        assert_eq!(bench.reserve(step(1), epoch, 1, calls(3)).await, exhausted("max_model_calls"));
         let record = record(Outcome::Cancelled, 1);
         let reported = bench.store.report(&bench.run, StepNumber(1), epoch, &record, &used(2)).await.unwrap();
         assert_eq!(reported, Reported::Recorded(Owed::Summary));
         let writer = bench.hold(Slot::Summary, "c").await.epoch;
         assert_eq!(bench.reserve(Slot::Summary, writer, 0, calls(1)).await, Reserved::Granted);
-        assert_eq!(bench.reserve(Slot::Summary, writer, 1, calls(1)).await, exhausted("max_model_calls"));
+        assert_eq!(bench.reserve(Slot::Summary, writer, 1, calls(2)).await, exhausted("max_model_calls"));
         assert_eq!(
             bench.store.renew(&bench.run, Slot::Summary, writer, LEASE).await.unwrap(),
             Held::Kept,
@@ -100,7 +103,7 @@ async fn the_deadline_ends_what_a_budget_let_run() {
         bench.take("t1").await;
         let epoch = bench.hold(step(1), "m1").await.epoch;
         bench.reserve(step(1), epoch, 0, calls(1)).await;
-        assert_eq!(bench.reserve(step(1), epoch, 1, calls(1)).await, exhausted("max_model_calls"));
+        assert_eq!(bench.reserve(step(1), epoch, 1, calls(2)).await, exhausted("max_model_calls"));
         bench.pass(Duration::from_secs(20));
         assert!(matches!(bench.store.advance(&bench.run).await.unwrap(), Advance::Live { summary: true, .. }));
         assert_eq!(bench.states().await, [Cancelled]);
@@ -180,7 +183,7 @@ async fn play(bench: &Bench, step_move: &Move, count: usize, holders: &mut [Hold
     }
     match step_move {
         Move::Reserve { need, .. } => {
-            if bench.reserve(slot, holder.epoch, count as u64, calls(*need)).await == Reserved::Granted {
+            if bench.reserve(slot, holder.epoch, count as u64, calls(holder.reserved + need)).await == Reserved::Granted {
                 holder.reserved += need;
             }
         }

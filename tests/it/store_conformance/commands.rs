@@ -330,3 +330,65 @@ async fn a_retried_run_does_not_expire_before_it_ends_again() {
     assert!(ended.len() >= 6 && ended.iter().all(|(_, ttl)| (1..=60_000).contains(ttl)), "{ended:?}");
     redis.delete_all().await.unwrap();
 }
+
+#[tokio::test]
+async fn a_retry_does_not_approve_what_nobody_has_approved() {
+    on_both(async |bench| {
+        let approval = Some(ApprovalRule { timeout: Duration::from_secs(100), otherwise: ApprovalTimeout::Cancel });
+        let rules = RunRules { approval, deadline: Some(Duration::from_secs(20)), ..RunRules::default() };
+        bench.planned_with(8, rules, &[(1, &[])]).await;
+        bench.pass(Duration::from_secs(20));
+        assert!(matches!(bench.store.advance(&bench.run).await.unwrap(), Advance::Live { summary: true, .. }));
+        assert_eq!(bench.end(RunStatus::Failed).await, Held::Kept);
+        let retried = bench.control("r", Command::Retry).await;
+        assert_eq!(said(&retried), (Answer::Accepted, "the plan waits for approval again", Some(RunStatus::AwaitingApproval)));
+        assert_eq!(bench.take("t").await.len(), 0);
+        assert_eq!(bench.control("a", Command::Approve).await.answer, Answer::Accepted);
+        assert_eq!(bench.take("t").await, [1]);
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_run_without_a_budget_left_is_not_retried() {
+    on_both(async |bench| {
+        let budget = Budget { model_calls: Some(1), ..Budget::default() };
+        bench.planned_with(8, RunRules { budget, ..RunRules::default() }, &[(1, &[])]).await;
+        bench.take("t").await;
+        let epoch = bench.hold(step(1), "m").await.epoch;
+        let need = Need { model_calls: 2, ..Need::default() };
+        assert!(matches!(bench.reserve(step(1), epoch, 0, need).await, Reserved::Exhausted { .. }));
+        bench.report(1, epoch, Outcome::Cancelled).await;
+        assert_eq!(bench.end(RunStatus::Failed).await, Held::Kept);
+        let retried = bench.control("r", Command::Retry).await;
+        let message = "the budget of the run is used up: max_model_calls is used up";
+        assert_eq!(said(&retried), (Answer::Refused, message, Some(RunStatus::Failed)));
+    })
+    .await;
+}
+
+/// A budget ends a paused run while its plan is looked at again: nobody has to resume it for that.
+#[tokio::test]
+async fn a_run_that_ends_is_not_paused() {
+    on_both(async |bench| {
+        let budget = Budget { model_calls: Some(1), ..Budget::default() };
+        let rules = RunRules { budget, ..replans(3) };
+        bench.planned_with(8, rules, &[(1, &[]), (2, &[]), (3, &[1])]).await;
+        bench.take("t").await;
+        bench.done(1, Outcome::Failed).await;
+        let planner = bench.hold(Slot::Plan, "p").await.epoch;
+        let epoch = bench.hold(step(2), "m2").await.epoch;
+        bench.control("c", Command::Pause).await;
+        let need = Need { model_calls: 2, ..Need::default() };
+        assert!(matches!(bench.reserve(step(2), epoch, 0, need).await, Reserved::Exhausted { .. }));
+        bench.report(2, epoch, Outcome::Cancelled).await;
+        let parked = bench
+            .store
+            .retry(&bench.run, Slot::Plan, planner, Again::Park, Duration::from_secs(3600), &Account::default())
+            .await
+            .unwrap();
+        assert_eq!(parked, (Held::Kept, Owed::Summary), "nobody needs another plan");
+        assert_eq!(bench.view().await.status, RunStatus::Summarizing);
+    })
+    .await;
+}

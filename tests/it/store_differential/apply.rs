@@ -232,7 +232,7 @@ async fn control(pair: &mut Pair, run: usize, id: u8, command: Command, seen: Se
     let (id, reason) = (format!("c{id}"), if id.is_multiple_of(2) { "" } else { "a \"reason\"/why" });
     let refused = if refused { "it is not a plan" } else { "" };
     let text = "{\"steps\":[]}";
-    let control = Control { id: &id, command, by: "ann", reason, text, revision, refused };
+    let control = Control { id: &id, command, by: "ann", reason, text, revision, feedback: "better", refused };
     let controlled = both!(pair.control(&run_id(run), &control));
     let name = if command == Command::Retry { "retry-run" } else { command.as_str() };
     pair.saw(name, &controlled.answer);

@@ -1,5 +1,7 @@
 //! Structured output by ladder: the strictest way to ask for JSON that the endpoint understands, remembered per model.
 
+use std::time::Duration;
+
 use serde_json::{Value, json};
 
 use super::completion::Completion;
@@ -153,12 +155,15 @@ impl Asker<'_> {
             body["temperature"] = json!(0);
         }
         if !known.no_max_tokens {
-            body["max_tokens"] = json!(if known.reasons { super::REASONING_TOKENS_MAX } else { self.tokens_max });
+            let allowed = if known.reasons { super::REASONING_TOKENS_MAX } else { self.tokens_max };
+            body["max_tokens"] = json!(self.meter.reply_tokens_max(allowed.into(), self.price));
         }
         // Each turn either returns, or leaves out one of two parameters, or raises the limit for good.
         loop {
-            self.reserve(&body).await?;
-            match self.endpoint.ask(&body, rung).await {
+            let need = self.reserve(&body).await?;
+            let answered = self.endpoint.ask(&body, rung).await;
+            self.meter.came_back();
+            match answered {
                 Ok((completion, mut call)) => {
                     let usage = &mut call.usage;
                     usage.cost_nanos = self.price.map_or(0, |price| price.cost_nanos(usage.input_tokens, usage.output_tokens));
@@ -170,10 +175,15 @@ impl Asker<'_> {
                     if !(only_reasoned && limited) || self.memory.get(self.model).reasons {
                         return Ok(completion);
                     }
-                    body["max_tokens"] = json!(super::REASONING_TOKENS_MAX);
+                    let allowed = self.meter.reply_tokens_max(super::REASONING_TOKENS_MAX.into(), self.price);
+                    if body["max_tokens"] == json!(allowed) {
+                        return Ok(completion);
+                    }
+                    body["max_tokens"] = json!(allowed);
                     self.memory.update(self.model, |known| known.reasons = true);
                 }
                 Err(failure) => {
+                    self.calls.extend(self.unanswered(&failure, need, rung));
                     let names = |parameter: &str| {
                         matches!(failure.status, 400 | 422) && body.get(parameter).is_some() && failure.said.contains(parameter)
                     };
@@ -193,16 +203,27 @@ impl Asker<'_> {
 }
 
 impl Asker<'_> {
-    /// Reserves what a request is expected to take.
-    async fn reserve(&self, body: &Value) -> Result<(), Failure> {
+    /// Reserves what a request can take at the most, beside what this conversation has taken so far; gives the former.
+    async fn reserve(&self, body: &Value) -> Result<Need, Failure> {
         let input = body.to_string().len() as u64 / 4;
-        let need = Need {
-            model_calls: 1,
-            tool_calls: 0,
-            tokens: input + REPLY_TOKENS_ESTIMATE,
-            cost_nanos: self.price.map_or(0, |price| price.cost_nanos(input, REPLY_TOKENS_ESTIMATE)),
-        };
-        crate::llm::reserve(self.meter, &need).await.map_err(Failure::not_sent)
+        let output = body["max_tokens"].as_u64().unwrap_or(REPLY_TOKENS_ESTIMATE);
+        let cost_nanos = self.price.map_or(0, |price| price.cost_nanos(input, output));
+        let need = Need { model_calls: 1, tool_calls: 0, tokens: input + output, cost_nanos };
+        let mut all = need;
+        for call in &self.calls {
+            all += call.usage.into();
+        }
+        crate::llm::reserve(self.meter, &all).await.map_err(Failure::not_sent)?;
+        Ok(need)
+    }
+
+    /// The request as a call, where a budget counts it although nobody answered: it was sent, and may have been worked on. A refusal is
+    /// none.
+    fn unanswered(&self, failure: &Failure, need: Need, rung: &'static str) -> Option<ModelCall> {
+        let lost = matches!(failure.error, LlmError::Transient(_)) && self.meter.is_limited();
+        // An endpoint that says that it failed has at least not written anything.
+        let need = if failure.status == 0 { need } else { Need { model_calls: 1, ..Need::default() } };
+        lost.then(|| ModelCall { model: self.model.to_owned(), rung, usage: need.estimated(), duration: Duration::ZERO })
     }
 }
 

@@ -41,22 +41,28 @@ impl Run {
         if self.slot(slot).reservation == Some(number) {
             return Reserved::Granted;
         }
-        if let Some(limit) = self.exceeded_by(need, for_answer) {
+        if let Some(limit) = self.exceeded_by(need, Need::default(), for_answer) {
             let what = format!("{limit} is used up");
             if !for_answer {
                 self.halt(Halt { kind: HaltKind::Budget, reason: what.clone() }, false);
             }
             return Reserved::Exhausted { what };
         }
-        self.held = combine(self.held, *need, u64::saturating_add);
+        // What others have reserved stands in the way for now.
+        let others = combine(self.held, self.slot(slot).held, u64::saturating_sub);
+        if let Some(limit) = self.exceeded_by(need, others, for_answer) {
+            return Reserved::Busy { what: limit.to_owned() };
+        }
+        self.held = combine(others, *need, u64::saturating_add);
         let standing = self.slot(slot);
-        standing.held = combine(standing.held, *need, u64::saturating_add);
+        standing.held = *need;
         standing.reservation = Some(number);
         Reserved::Granted
     }
 
-    /// The first limit that does not leave room for `need`. A part of the budget is there for the answer alone.
-    fn exceeded_by(&self, need: &Need, for_answer: bool) -> Option<&'static str> {
+    /// The first limit that does not leave room for `need` beside what is used and `held`. A part of the budget is there for the answer
+    /// alone.
+    fn exceeded_by(&self, need: &Need, held: Need, for_answer: bool) -> Option<&'static str> {
         let Budget { model_calls, tool_calls, tokens, cost_nanos } = self.new.rules.budget;
         let used = Need {
             model_calls: self.usage.model_calls,
@@ -65,7 +71,7 @@ impl Run {
             cost_nanos: self.usage.cost_nanos,
         };
         let reserve = if for_answer { Need::default() } else { self.new.rules.reserve };
-        let taken = combine(combine(used, self.held, u64::saturating_add), reserve, u64::saturating_add);
+        let taken = combine(combine(used, held, u64::saturating_add), reserve, u64::saturating_add);
         let limits = [
             ("max_model_calls", model_calls, need.model_calls, taken.model_calls),
             ("max_tool_calls", tool_calls, need.tool_calls, taken.tool_calls),

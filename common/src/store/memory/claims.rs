@@ -114,7 +114,7 @@ impl Run {
             attempt: standing.attempt,
             parks: standing.parks,
             text: text.clone(),
-            limited: self.new.rules.budget.is_limited(),
+            budget: self.new.rules.budget,
             step,
             journal: standing.journal.clone(),
             inputs: inputs.collect(),
@@ -175,6 +175,12 @@ impl Run {
             return if repeated { (Held::Kept, self.still_owed()) } else { (Held::Lost, Owed::Nothing) };
         };
         self.account(slot, attempt, epoch, account);
+        if slot == Slot::Plan && self.halt.is_some() && self.status != RunStatus::Planning {
+            // The run is ending: nobody needs another plan.
+            self.close_plan(StepState::Cancelled);
+            self.news.clear();
+            return (Held::Kept, self.owed(false, false));
+        }
         self.enter(slot, StepState::Ready);
         let standing = self.slot(slot);
         standing.claims = 0;

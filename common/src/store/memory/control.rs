@@ -50,15 +50,20 @@ impl Run {
     }
 
     fn obey(&mut self, id: &RunId, control: &Control<'_>) -> ControlReply {
-        let (answer, message) = if control.refused.is_empty() { self.done(control) } else { refused(control.refused) };
+        let full = self.controls.len() >= CONTROLS_KEPT_MAX && control.command != Command::Cancel;
+        let (answer, message) = match (full, control.refused) {
+            (true, _) => refused("the run has had too many commands, only cancel is taken"),
+            (false, "") => self.done(control),
+            (false, why) => refused(why),
+        };
         let data = serde_json::json!({
             "id": control.id, "command": control.command, "by": control.by, "reason": control.reason,
-            "answer": answer, "message": message,
+            "feedback": control.feedback, "answer": answer, "message": message,
         });
         self.event(EventType::Controlled, data);
         let status = Some(self.status);
         let reply = ControlReply { version: 1, run_id: id.clone(), command: control.command, answer, message, status };
-        if self.controls.len() < CONTROLS_KEPT_MAX {
+        if !full {
             self.controls.insert(control.id.to_owned(), reply.clone());
         }
         reply
@@ -126,15 +131,15 @@ impl Run {
 
     /// `approve`, `reject` or `edit` of the plan that waits for approval; `done` says it in a word.
     fn decide(&mut self, control: &Control<'_>, done: &str) -> Said {
-        let current = self.plan.revision;
-        if let Some(seen) = control.revision.filter(|seen| *seen != current) {
-            return refused(format!("revision {current} of the plan is current, not {seen}"));
-        }
         if self.status != RunStatus::AwaitingApproval {
             let Some(decision) = &self.approval_decision else { return refused("the run does not wait for approval") };
             let same = decision.starts_with(&format!("the plan is {done}"));
             let message = format!("decided before: {decision}");
             return if same { repeated(message) } else { refused(message) };
+        }
+        let current = self.plan.revision;
+        if let Some(seen) = control.revision.filter(|seen| *seen != current) {
+            return refused(format!("revision {current} of the plan is current, not {seen}"));
         }
         let said = format!("the plan is {done} by {}", by(control));
         self.approval_decision = Some(said.clone());
@@ -186,13 +191,17 @@ impl Run {
                 };
             }
         }
+        if let Some(halt) = self.halt.as_ref().filter(|halt| halt.kind == HaltKind::Budget) {
+            return refused(format!("the budget of the run is used up: {}", halt.reason));
+        }
         self.revive(control.by);
         if self.specs.is_empty() {
             self.status = RunStatus::Planning;
             self.open_plan(None);
             return accepted("the run is planned again");
         }
-        self.status = RunStatus::Running;
+        let unseen = self.new.rules.approval.filter(|_| self.approval_decision.is_none());
+        self.status = if unseen.is_some() { RunStatus::AwaitingApproval } else { RunStatus::Running };
         let unfinished = |standing: &super::run::SlotState| standing.state != Some(StepState::Succeeded) && !standing.retired;
         let steps = self.specs.keys().copied();
         let again: Vec<StepNumber> = steps.filter(|step| self.slots.get(&Slot::Step(*step)).is_none_or(unfinished)).collect();
@@ -203,6 +212,11 @@ impl Run {
             self.open.insert(Slot::Step(*step));
         }
         self.start(&again);
+        if let Some(rule) = unseen {
+            // Nobody had approved the plan when the run ended.
+            self.await_approval(rule, None);
+            return accepted("the plan waits for approval again");
+        }
         self.drained();
         let steps = if again.len() == 1 { "step" } else { "steps" };
         accepted(format!("the run goes on from {} {steps} that had not succeeded", again.len()))

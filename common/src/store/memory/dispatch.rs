@@ -114,7 +114,7 @@ impl Run {
             ApprovalTimeout::Cancel => "the run is cancelled: nobody has approved its plan in time",
         };
         let data = serde_json::json!({
-            "id": "", "command": action.as_str(), "by": "time-out", "reason": "", "answer": "accepted", "message": message,
+            "id": "", "command": action.as_str(), "by": "time-out", "reason": "", "feedback": "", "answer": "accepted", "message": message,
         });
         self.event(EventType::Controlled, data);
         self.approval_decision = Some(message.to_owned());

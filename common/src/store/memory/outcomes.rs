@@ -96,6 +96,11 @@ impl Run {
     /// nothing runs any more.
     pub(super) fn halt(&mut self, halt: Halt, abort: bool) {
         self.halt = Some(halt.clone());
+        // A pause is over with it: what runs has to come to its end.
+        self.paused_by = None;
+        if self.status == RunStatus::Paused {
+            self.status = RunStatus::Running;
+        }
         let mut cancelled = 0;
         for slot in self.open.clone() {
             if self.state(slot) == Some(StepState::Running) && !abort {

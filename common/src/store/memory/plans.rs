@@ -8,8 +8,9 @@ use crate::id::{Slot, StepNumber};
 use crate::message::ReplanPolicy;
 use crate::patch::Revision;
 use crate::plan::{OnFailedDependency, Step};
+use crate::quote::Quote;
 use crate::run::{Outcome, RunStatus, StepState};
-use crate::store::{Account, Held, Owed, PlanNote, Put, StoredPlan};
+use crate::store::{Account, ApprovalRule, Held, Owed, PlanNote, Put, StoredPlan};
 
 impl Run {
     /// The plan is to be made, or looked at again after a step ended.
@@ -206,20 +207,23 @@ impl Run {
     /// The first plan, or the one in place of another that was sent back: it runs, or waits for approval unless a person wrote it.
     fn adopt(&mut self, note: &PlanNote) {
         match self.new.rules.approval.filter(|_| self.edited.is_none()) {
-            Some(rule) => {
-                let until = self.now + millis(rule.timeout);
-                self.status = RunStatus::AwaitingApproval;
-                self.approval_until_ms = Some(until);
-                self.approval_decision = None;
-                let data = serde_json::json!({
-                    "revision": self.plan.revision, "until_ms": until, "otherwise": rule.otherwise.as_str(), "quote": note.quote,
-                });
-                self.event(EventType::ApprovalAwaited, data);
-            }
+            Some(rule) => self.await_approval(rule, note.quote.as_ref()),
             None => self.status = self.started(),
         }
         self.feedback = None;
         self.edited = None;
+    }
+
+    /// The plan waits for somebody to decide on it.
+    pub(super) fn await_approval(&mut self, rule: ApprovalRule, quote: Option<&Quote>) {
+        let until = self.now + millis(rule.timeout);
+        self.status = RunStatus::AwaitingApproval;
+        self.approval_until_ms = Some(until);
+        self.approval_decision = None;
+        let data = serde_json::json!({
+            "revision": self.plan.revision, "until_ms": until, "otherwise": rule.otherwise.as_str(), "quote": quote,
+        });
+        self.event(EventType::ApprovalAwaited, data);
     }
 
     pub(super) fn keep_plan(&mut self, epoch: u64, handled: &[StepNumber], counts: bool, account: &Account) -> (Held, Owed) {

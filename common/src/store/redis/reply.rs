@@ -9,7 +9,7 @@ use crate::event::{Event, EventType};
 use crate::id::{RunId, Slot, StepNumber};
 use crate::message::ControlReply;
 use crate::plan::Step;
-use crate::run::{RunStatus, StepInput, StepRecord, StepState};
+use crate::run::{Budget, RunStatus, StepInput, StepRecord, StepState};
 use crate::store::assemble::{Parts, RunFields, SlotFields, assemble, retired};
 use crate::store::{Claim, Controlled, Dispatch, Held, Owed, RunLine, Snapshot, StoreError, StoredPlan, Taken};
 
@@ -109,7 +109,7 @@ impl Reply {
 
     pub(super) fn claim(&mut self) -> Result<Claim, StoreError> {
         let (epoch, attempt, parks, text) = (self.number()?, self.number()?, self.number()?, self.text()?);
-        let limited = self.flag()?;
+        let budget = self.list()?.budget()?;
         let spec = self.text()?;
         let step = match spec.as_str() {
             "" => None,
@@ -128,7 +128,7 @@ impl Reply {
                 error: record.error,
             });
         }
-        Ok(Claim { epoch, attempt, parks, text, limited, step, journal, inputs })
+        Ok(Claim { epoch, attempt, parks, text, budget, step, journal, inputs })
     }
 
     pub(super) fn held_and_owed(mut self) -> Result<(Held, Owed), StoreError> {
@@ -136,6 +136,12 @@ impl Reply {
             "kept" => Ok((Held::Kept, self.owed()?)),
             _lost => Ok((Held::Lost, Owed::Nothing)),
         }
+    }
+
+    /// The limits of a run, each empty where there is none; no limits at all.
+    fn budget(mut self) -> Result<Budget, StoreError> {
+        let mut limit = || Ok(self.optional_text()?.and_then(|text| text.parse().ok()));
+        Ok(Budget { model_calls: limit()?, tool_calls: limit()?, tokens: limit()?, cost_nanos: limit()? })
     }
 
     /// A number that stands for yes or no.
