@@ -281,7 +281,14 @@ pub(super) fn start() -> impl Strategy<Value = Vec<Op>> {
         let need = Need { model_calls: 5_000, tool_calls: 5_000, tokens: 5_000, cost_nanos: 5_000 };
         vec![open(), plan(patch), work(None), hold(1, Verb::Reserve { again: false, need }), retry(1, how)]
     });
-    prop_oneof![8 => planned, 1 => plan_given_back, 1 => answer_given_back, 1 => retried, 1 => used_up]
+    // Two holders want more and more: they stand in each other's way before the budget is used up.
+    let side_by_side = patch().prop_map(move |patch| {
+        let need = |amount: u64| Need { tokens: amount, cost_nanos: amount / 4, ..Need::default() };
+        let reserve = move |slot, amount| hold(slot, Verb::Reserve { again: false, need: need(amount) });
+        let more = [20, 40, 80, 160, 320].into_iter().flat_map(move |amount| [reserve(1, amount), reserve(2, amount)]);
+        [open(), plan(Some(Patch { shape: 4, ..patch })), work(None), work(None)].into_iter().chain(more).collect()
+    });
+    prop_oneof![8 => planned, 1 => side_by_side, 1 => plan_given_back, 1 => answer_given_back, 1 => retried, 1 => used_up]
 }
 
 pub(super) fn op() -> impl Strategy<Value = Op> {
