@@ -372,3 +372,104 @@ async fn an_approval_outlives_every_planner() {
     assert_eq!(result(&world, &run).await.status, RunStatus::Succeeded);
     world.stop().await;
 }
+
+/// The judge of an exact call is asked again after a rate limit; the call itself, which may have effects, is not made again.
+#[tokio::test]
+async fn an_exact_call_is_made_once_however_often_it_is_judged() {
+    on_both(async |backend| {
+        let first = std::sync::atomic::AtomicBool::new(true);
+        let script = Script::default().act(|_| ScriptedMove::Answer("it is".into()));
+        let fake = FakeOpenAi::start(move |request| match first.swap(false, std::sync::atomic::Ordering::SeqCst) {
+            true => Behaviour::rate_limited(Some("1")),
+            false => script.respond(request),
+        })
+        .await;
+        let world = with(backend, &fake).await;
+        let mut judged = exact(1, "6*7", &[]);
+        judged["done_when"] = "it is a number".into();
+        let options = json!({"respond": "results"});
+        let result = world.run(json!({"objective": "x", "plan": {"steps": [judged]}, "options": options})).await;
+        assert_eq!((result.status, result.step_results[0].result.clone()), (RunStatus::Succeeded, json!("42")), "{result:#?}");
+        assert_eq!((result.usage.tool_calls, fake.calls()), (1, 2), "{:?}", result.usage);
+        world.stop().await;
+    })
+    .await;
+}
+
+/// What a dropped request took nobody knows: under a budget it counts at its estimate.
+#[tokio::test]
+async fn a_request_without_an_answer_counts_under_a_budget() {
+    on_both(async |backend| {
+        let script = Script::default();
+        let fake = FakeOpenAi::start(move |request| match request.purpose() {
+            Purpose::Act => Behaviour::Silence,
+            Purpose::Plan | Purpose::Replan | Purpose::Answer => script.respond(request),
+        })
+        .await;
+        let mut config = config();
+        config.run.step_timeout = Duration::from_millis(500);
+        let world = World::on(backend, Llm::from_config(&llm_config(&fake.base_url())).unwrap(), &config).await;
+        let plan = json!({"steps": [step(1, "think", &[]), exact(2, "1+1", &[])]});
+        let options = json!({"respond": "results", "replan": "never", "max_tokens": 100_000});
+        let result = world.run(json!({"objective": "x", "plan": plan, "options": options})).await;
+        assert_eq!(
+            (result.status, outcomes(&result)),
+            (RunStatus::Partial, vec![Outcome::Failed, Outcome::Succeeded]),
+            "{result:#?}"
+        );
+        assert_eq!((result.usage.model_calls, result.usage.estimated), (1, true), "{:?}", result.usage);
+        assert!(result.usage.input_tokens > 300, "the prompt, and the reply at the most: {:?}", result.usage);
+        world.stop().await;
+    })
+    .await;
+}
+
+/// No budget is left for a written answer: the results are listed, and the run says that this is less than was asked for.
+#[tokio::test]
+async fn an_answer_that_cannot_be_paid_for_is_a_list_of_results() {
+    on_both(async |backend| {
+        let fake = FakeOpenAi::scripted(Script::default()).await;
+        let world = with(backend, &fake).await;
+        let plan = json!({"steps": [exact(1, "6*7", &[])]});
+        let result = world.run(json!({"objective": "x", "plan": plan, "options": {"max_tokens": 50}})).await;
+        assert_eq!((result.status, outcomes(&result)), (RunStatus::Partial, vec![Outcome::Succeeded]), "{result:#?}");
+        assert!(result.final_response.unwrap().contains("42"));
+        let halt = result.halt.unwrap();
+        assert!(halt.kind == HaltKind::Budget && halt.reason.contains("max_tokens is used up"), "{halt:?}");
+        assert_eq!(fake.calls(), 0);
+        world.stop().await;
+    })
+    .await;
+}
+
+/// An endpoint that asks for an hour's patience does not keep a run beyond its deadline.
+#[tokio::test]
+async fn nobody_waits_for_an_answer_beyond_the_deadline() {
+    on_both(async |backend| {
+        let (fake, _gate) = limited_answers().await;
+        let world = with(backend, &fake).await;
+        let plan = json!({"steps": [exact(1, "6*7", &[]), step(2, "slow", &[])]});
+        let result = world.run(json!({"objective": "x", "plan": plan, "options": {"deadline_secs": 1}})).await;
+        assert_eq!(
+            (result.status, outcomes(&result)),
+            (RunStatus::Partial, vec![Outcome::Succeeded, Outcome::Cancelled]),
+            "{result:#?}"
+        );
+        assert!(result.final_response.unwrap().contains("42"));
+        world.stop().await;
+    })
+    .await;
+}
+
+/// A model whose steps never end, and whose answers have to wait for an hour.
+async fn limited_answers() -> (FakeOpenAi, Arc<Semaphore>) {
+    let gate = Arc::new(Semaphore::new(0));
+    let (held, script) = (gate.clone(), Script::default());
+    let fake = FakeOpenAi::start(move |request| match request.purpose() {
+        Purpose::Answer => Behaviour::rate_limited(Some("3600")),
+        Purpose::Act => Behaviour::Held(held.clone(), Box::new(script.respond(request))),
+        Purpose::Plan | Purpose::Replan => script.respond(request),
+    })
+    .await;
+    (fake, gate)
+}
