@@ -148,3 +148,25 @@ async fn limited_answers() -> (FakeOpenAi, Arc<Semaphore>) {
     .await;
     (fake, gate)
 }
+
+#[tokio::test]
+async fn money_is_a_budget_where_prices_are_known() {
+    on_both(async |backend| {
+        let fake = FakeOpenAi::scripted(Script::default()).await;
+        let mut llm = llm_config(&fake.base_url());
+        // A two-thousandth of the unit for a token, read or written.
+        llm.prices = [("fake-1".to_owned(), common::config::Price::of_million(500.0, 500.0).unwrap())].into();
+        let world = World::on(backend, Llm::from_config(&llm).unwrap(), &config()).await;
+        let steps: Vec<Value> = (1..=60).map(|n| step(n, &format!("step number {n}"), &[])).collect();
+        let options = json!({"max_cost": 1.0, "max_parallel_steps": 1});
+        let result = world.run(json!({"objective": "x", "plan": {"steps": steps}, "options": options})).await;
+        assert_eq!(result.status, RunStatus::Partial, "{result:#?}");
+        let usage = result.usage;
+        assert_eq!(usage.cost_nanos, (usage.input_tokens + usage.output_tokens) * 500_000, "{usage:?}");
+        assert!(usage.cost_nanos <= 1_000_000_000, "{usage:?}");
+        let halt = result.halt.unwrap();
+        assert_eq!((halt.kind, halt.reason.as_str()), (HaltKind::Budget, "max_cost is used up"));
+        world.stop().await;
+    })
+    .await;
+}
