@@ -110,32 +110,39 @@ pub struct Options {
     pub respond: Respond,
     /// Steps of this run in flight at once; at most what the deployment allows.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 1))]
     pub max_parallel_steps: Option<u32>,
     /// When the planner looks at the plan again.
     pub replan: ReplanPolicy,
     /// How often the plan may be revised; at most what the deployment allows.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(range(max = 20))]
     pub max_replans: Option<u32>,
     /// What waits for somebody's approval.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub approve: Option<Approve>,
     /// How long it waits for that, in seconds; else what the deployment says.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 1, max = 2_592_000))]
     pub approval_timeout_secs: Option<u64>,
     /// How long steps may run, in seconds from the opening of the run. The answer is then written from what exists.
     #[serde(alias = "deadline", skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 1, max = 2_592_000))]
     pub deadline_secs: Option<u64>,
     /// Most tokens, read and written.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 1))]
     pub max_tokens: Option<u64>,
     /// Most requests to models.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 1))]
     pub max_model_calls: Option<u64>,
     /// Most calls of tools.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub max_tool_calls: Option<u64>,
     /// Most that the model calls may cost, in the unit of the configured prices.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(range(max = 1_000_000))]
     pub max_cost: Option<f64>,
 }
 

@@ -88,7 +88,9 @@ fn verdict(run: &RunId, ending: &Ending, hint: &str) -> Result<Exit, Failure> {
             return Ok(Exit::Ok);
         }
         RunStatus::Failed => Failure::says(Exit::of(*status), format!("run {run} failed{why}")),
-        RunStatus::Cancelled => Failure::says(Exit::of(*status), format!("run {run} was cancelled{why}")),
+        RunStatus::Cancelled => {
+            Failure::says(Exit::of(*status), format!("run {run}{}", if why.is_empty() { " was cancelled" } else { &why }))
+        }
         RunStatus::Planning | RunStatus::AwaitingApproval | RunStatus::Running | RunStatus::Paused | RunStatus::Summarizing => {
             Failure::says(Exit::of(*status), format!("run {run} has not ended"))
         }
@@ -124,7 +126,7 @@ mod tests {
             (failure.exit.code(), failure.error.to_string(), failure.hint.unwrap())
         };
         let cancelled = ending(RunStatus::Cancelled, None, Some("cancelled by alice"));
-        assert_eq!(failure(&cancelled), (3, "run r was cancelled: cancelled by alice".into(), "planrelay show r".into()));
+        assert_eq!(failure(&cancelled), (3, "run r: cancelled by alice".into(), "planrelay show r".into()));
         let late = ending(RunStatus::Failed, Some("no step succeeded"), Some("the deadline has come"));
         let hint = "planrelay show r; planrelay retry r runs it again from its failed steps";
         assert_eq!(failure(&late), (1, "run r failed: no step succeeded".into(), hint.into()));

@@ -164,7 +164,8 @@ impl Progress {
             }
             Some(Slot::Summary) => {
                 self.phase = Phase::Answering(event.at_ms);
-                vec![Change::Phase("writing the answer")]
+                let cancelled = self.steps.values().any(|step| step.standing == Standing::Ended(Outcome::Cancelled));
+                vec![Change::Phase(if cancelled { "writing down what there is" } else { "writing the answer" })]
             }
             Some(Slot::Step(_)) => self.stand(slot, event, Standing::Running, None),
             None => Vec::new(),

@@ -111,6 +111,13 @@ pub(super) fn act(task: &StepTask<'_>) -> Reply<Move> {
             texts.collect::<Result<Vec<String>, String>>().map(|texts| texts.join("\n"))
         }
     };
+    // Rules can do a step, but not tell whether it is what somebody meant by done.
+    let judged = match task.done_when {
+        Some(when) => {
+            judged.and_then(|_| Err(format!("it takes a language model to judge whether this is done: {}", readable::line(when))))
+        }
+        None => judged,
+    };
     reply(Move::Conclude(judged.map_or_else(Judged::failed, Judged::succeeded)))
 }
 

@@ -21,15 +21,19 @@ local function pause()
   if final(status) then return 'refused', 'the run has ended: ' .. status end
   if set(halted) or status == 'summarizing' then return 'refused', 'the run is about to end' end
   if set(paused) then return 'repeated', 'the run was paused before by ' .. paused end
-  redis.call('HSET', RUN, 'paused', by)
+  redis.call('HSET', RUN, 'paused', by, 'resumed', '')
   if status == 'running' then redis.call('HSET', RUN, 'status', 'paused') end
   return 'accepted', 'the run is paused; what runs goes on, nothing new starts'
 end
 
 local function resume()
   if final(status) then return 'refused', 'the run has ended: ' .. status end
-  if not set(paused) then return 'refused', 'the run is not paused' end
-  redis.call('HSET', RUN, 'paused', '')
+  if not set(paused) then
+    local resumed = run_get('resumed')
+    if set(resumed) then return 'repeated', 'the run was resumed before by ' .. resumed end
+    return 'refused', 'the run is not paused'
+  end
+  redis.call('HSET', RUN, 'paused', '', 'resumed', by)
   if status == 'paused' then redis.call('HSET', RUN, 'status', 'running') end
   drained()
   return 'accepted', 'the run goes on'
@@ -52,7 +56,8 @@ local verbs = { approve = 'approved', reject = 'rejected', edit = 'replaced' }
 local function decide()
   if status ~= 'awaiting_approval' then
     if set(decision) then
-      local same = string.find(decision, 'the plan is ' .. verbs[command], 1, true) == 1
+      -- Another feedback or another plan is another decision.
+      local same = command == 'approve' and string.find(decision, 'the plan is approved', 1, true) == 1
       return same and 'repeated' or 'refused', 'decided before: ' .. decision
     end
     return 'refused', 'the run does not wait for approval'
@@ -73,7 +78,7 @@ local function decide()
     redis.call('HSET', RUN, 'feedback', text)
     plan_again()
   end
-  return 'accepted', said
+  return 'accepted', said .. (set(paused) and command == 'approve' and '; the run is paused' or '')
 end
 
 local function retry()

@@ -19,7 +19,8 @@
 -- correlation_id, traceparent; created_at, finished_at, finished_by, error; what was used: model_calls, tool_calls, input_tokens,
 -- output_tokens, cost_nanos, estimated; limits: max_<what>, reserve_<what> (only the answer may use that), held_<what> (reserved by calls
 -- under way), limited (1: there are any); replan (policy), replans, max_replans; approval_timeout, approval_action, approval_until,
--- approval_decision, rejections, feedback, edited; deadline (ms), deadline_at; halt (kind), halt_reason; paused (by whom); retried (by whom).
+-- approval_decision, rejections, feedback, edited; deadline (ms), deadline_at; halt (kind), halt_reason; paused,
+-- resumed, retried (by whom).
 --
 -- Fields of a slot (plan, a step number, summary): state, since, attempt, epoch (fencing), claims, parks, again (retry or park), sent
 -- (dispatches in a row without a claim), mid (message of the holder), nonce (of its claim), worker, token (of its dispatch), journal

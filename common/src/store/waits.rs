@@ -109,6 +109,6 @@ pub(super) fn of_run(moment: &Moment<'_>) -> Vec<RunWait> {
         };
         Some(RunWait { slot: slot.to_string(), wait })
     });
-    let whole = moment.approval().or_else(|| moment.paused());
+    let whole = [moment.approval(), moment.paused()].into_iter().flatten();
     slots.chain(whole.map(|wait| RunWait { slot: "run".to_owned(), wait })).collect()
 }

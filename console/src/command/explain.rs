@@ -77,7 +77,7 @@ fn headline(view: &RunView, idle: bool) -> String {
 fn halt(view: &RunView) -> Option<String> {
     let halt = view.halt.as_ref()?;
     let what = match halt.kind {
-        HaltKind::Cancelled => "stopped by its owner",
+        HaltKind::Cancelled => return Some(one_line(&halt.reason)),
         HaltKind::Deadline => "stopped by its deadline",
         HaltKind::Budget => "stopped by its budget",
         HaltKind::Unreachable => "stopped, its objective is out of reach",
@@ -162,13 +162,7 @@ mod tests {
     fn a_run_that_has_ended_says_how() {
         let halt = Some(Halt { kind: HaltKind::Cancelled, reason: "cancelled by alice".to_owned() });
         let ended = RunView { status: RunStatus::Cancelled, halt, ..view() };
-        check(
-            &ended,
-            &[
-                "run report-2026-11 has ended, cancelled at 2026-11-03 04:29:36 UTC, after 5.5 s",
-                "stopped by its owner: cancelled by alice",
-            ],
-        );
+        check(&ended, &["run report-2026-11 has ended, cancelled at 2026-11-03 04:29:36 UTC, after 5.5 s", "cancelled by alice"]);
         assert_eq!(waits(&ended)["steps"], json!([]));
     }
 

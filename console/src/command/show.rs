@@ -3,7 +3,7 @@
 use common::client::WaitError;
 use common::clock::Clock;
 use common::config::Config;
-use common::run::{Budget, RunStatus, RunView, StepView, Usage};
+use common::run::{Budget, Halt, HaltKind, RunStatus, RunView, StepView, Usage};
 
 use crate::args::{Globals, ShowArgs};
 use crate::connect;
@@ -23,6 +23,16 @@ pub(crate) async fn run(args: ShowArgs, globals: &Globals, config: &Config) -> R
         Format::Json | Format::Jsonl => output::json(&view, globals.output)?,
     }
     Ok(Exit::Ok)
+}
+
+/// What ended the run early, in words.
+fn halted(halt: &Halt) -> String {
+    match halt.kind {
+        HaltKind::Cancelled => one_line(&halt.reason),
+        HaltKind::Deadline | HaltKind::Budget | HaltKind::Unreachable => {
+            format!("{}: {}", halt.kind.as_str(), one_line(&halt.reason))
+        }
+    }
 }
 
 fn render(view: &RunView, now_ms: u64) -> String {
@@ -65,9 +75,7 @@ fn limits(view: &RunView) -> Vec<[String; 2]> {
         facts.push(["budget".to_owned(), budget(&view.budget, &view.usage)]);
     }
     facts.extend(view.deadline_at_ms.map(|at| ["deadline".to_owned(), format!("{} UTC", moment(at))]));
-    facts.extend(
-        view.halt.as_ref().map(|halt| ["halt".to_owned(), format!("{}: {}", halt.kind.as_str(), one_line(&halt.reason))]),
-    );
+    facts.extend(view.halt.as_ref().map(|halt| ["halt".to_owned(), halted(halt)]));
     facts.extend(view.error.as_ref().map(|error| ["error".to_owned(), one_line(error)]));
     facts
 }

@@ -36,7 +36,9 @@ impl Progress {
             (Some(Answer::Accepted | Answer::Repeated) | None, _) => "",
         };
         let by = if by.is_empty() { by } else { format!(" by {by}") };
-        vec![Change::Note(format!("{command}{by}{refused}: {message}"))]
+        let reason = word(data, "reason");
+        let reason = if reason.is_empty() || message.contains(&reason) { String::new() } else { format!(" ({reason})") };
+        vec![Change::Note(format!("{command}{by}{refused}: {message}{reason}"))]
     }
 
     fn obey(&mut self, command: Command) {

@@ -73,7 +73,7 @@ impl Run {
         match control.command {
             Command::Cancel => self.cancel(control),
             Command::Pause => self.pause(control),
-            Command::Resume => self.resume(),
+            Command::Resume => self.resume(control),
             Command::Approve => self.decide(control, "approved"),
             Command::Reject => self.decide(control, "rejected"),
             Command::Edit => self.decide(control, "replaced"),
@@ -109,19 +109,24 @@ impl Run {
             return repeated(format!("the run was paused before by {before}"));
         }
         self.paused_by = Some(control.by.to_owned());
+        self.resumed_by = None;
         if self.status == RunStatus::Running {
             self.status = RunStatus::Paused;
         }
         accepted("the run is paused; what runs goes on, nothing new starts")
     }
 
-    fn resume(&mut self) -> Said {
+    fn resume(&mut self, control: &Control<'_>) -> Said {
         if let Some(ended) = self.has_ended() {
             return ended;
         }
         if self.paused_by.take().is_none() {
-            return refused("the run is not paused");
+            return match &self.resumed_by {
+                Some(before) => repeated(format!("the run was resumed before by {before}")),
+                None => refused("the run is not paused"),
+            };
         }
+        self.resumed_by = Some(control.by.to_owned());
         if self.status == RunStatus::Paused {
             self.status = RunStatus::Running;
         }
@@ -133,7 +138,8 @@ impl Run {
     fn decide(&mut self, control: &Control<'_>, done: &str) -> Said {
         if self.status != RunStatus::AwaitingApproval {
             let Some(decision) = &self.approval_decision else { return refused("the run does not wait for approval") };
-            let same = decision.starts_with(&format!("the plan is {done}"));
+            // Another feedback or another plan is another decision.
+            let same = control.command == Command::Approve && decision.starts_with("the plan is approved");
             let message = format!("decided before: {decision}");
             return if same { repeated(message) } else { refused(message) };
         }
@@ -160,7 +166,8 @@ impl Run {
             }
             Command::Cancel | Command::Pause | Command::Resume | Command::Retry => {}
         }
-        accepted(said)
+        let paused = control.command == Command::Approve && self.paused_by.is_some();
+        accepted(if paused { said + "; the run is paused" } else { said })
     }
 
     /// No step of the plan has started: it makes room for another one.

@@ -50,6 +50,7 @@ pub(super) struct Run {
     pub(super) deadline_at_ms: Option<u64>,
     pub(super) halt: Option<Halt>,
     pub(super) paused_by: Option<String>,
+    pub(super) resumed_by: Option<String>,
     pub(super) retried_by: Option<String>,
     pub(super) approval_until_ms: Option<u64>,
     /// What was decided on the plan that waited for approval last, in one sentence.
@@ -125,6 +126,7 @@ impl Run {
             deadline_at_ms: new.rules.deadline.map(|deadline| now + millis(deadline)),
             halt: None,
             paused_by: None,
+            resumed_by: None,
             retried_by: None,
             approval_until_ms: None,
             approval_decision: None,
