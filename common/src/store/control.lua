@@ -92,6 +92,7 @@ local function retry()
   for _, key in ipairs(KEYS) do redis.call('PERSIST', key) end
   redis.call('DEL', RESULT)
   redis.call('HDEL', RUN, 'finished_at', 'finished_by', 'error', 'halt', 'halt_reason', 'paused')
+  ending = false
   redis.call('HSET', RUN, 'retried', by, 'replans', 0, 'backlog', 0)
   local deadline = redis.call('HGET', RUN, 'deadline')
   if set(deadline) then redis.call('HSET', RUN, 'deadline_at', now + tonumber(deadline)) end

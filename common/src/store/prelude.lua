@@ -89,12 +89,16 @@ local function numbers(members)
   return members
 end
 
+-- What the slot that was fenced last has reserved: `account` is always about that one.
+local fenced_holds
+
 -- What a budget counts, in the order in which reservations name it.
 local COUNTED = { 'model_calls', 'tool_calls', 'tokens', 'cost_nanos' }
 
 -- Gives back what the slot's holder had reserved. `spent`: nobody will say what the calls took, so they count at their estimate.
-local function unreserve(slot, spent)
-  local held = slot_get(slot, 'held')
+-- `held`: what that is, where the caller knows it.
+local function unreserve(slot, spent, held)
+  if held == nil then held = slot_get(slot, 'held') end
   if not set(held) then return end
   local i = 0
   each(held, function(amount)
@@ -113,7 +117,7 @@ end
 -- and type and data of each. Settles what the slot's holder had reserved, adds the usage to the run and the events to the trail;
 -- gives the index after them.
 local function account(at, slot, attempt, epoch)
-  unreserve(slot, false)
+  unreserve(slot, false, fenced_holds)
   for i, field in ipairs({ 'model_calls', 'tool_calls', 'input_tokens', 'output_tokens', 'cost_nanos' }) do
     if ARGV[at + i - 1] ~= '0' then redis.call('HINCRBY', RUN, field, ARGV[at + i - 1]) end
   end
@@ -132,20 +136,23 @@ end
 
 -- Only the holder of the current epoch may write. Gives the slot's attempt, or nil.
 local function fenced(slot, epoch)
-  local state, current, attempt = slot_get(slot, 'state', 'epoch', 'attempt')
-  if state == 'running' and current == epoch then return attempt end
-  return nil
+  local state, current, attempt, held = slot_get(slot, 'state', 'epoch', 'attempt', 'held')
+  if state ~= 'running' or current ~= epoch then return nil end
+  fenced_holds = held
+  return attempt
 end
 
-local function forget_journal(slot)
-  for i = 0, tonumber(slot_get(slot, 'journal') or 0) - 1 do redis.call('HDEL', JOURNAL, slot .. ':' .. i) end
+local function forget_journal(slot, length)
+  length = tonumber(length or 0)
+  if length == 0 then return end
+  for i = 0, length - 1 do redis.call('HDEL', JOURNAL, slot .. ':' .. i) end
   slot_set(slot, 'journal', 0)
 end
 
--- A slot that is to be worked on from the beginning, by whoever claims it. Its epochs go on.
-local function renewed(slot, state)
-  forget_journal(slot)
-  slot_set(slot, 'state', state, 'since', now, 'attempt', 1, 'claims', 0, 'parks', 0, 'again', '', 'sent', 0, 'token', '')
+-- A slot that is to be worked on from the beginning, by whoever claims it; with further fields and values. Its epochs go on.
+local function renewed(slot, state, ...)
+  forget_journal(slot, slot_get(slot, 'journal'))
+  slot_set(slot, 'state', state, 'since', now, 'attempt', 1, 'claims', 0, 'parks', 0, 'again', '', 'sent', 0, 'token', '', ...)
 end
 
 -- A step that will not run (on) for `why`: skipped or cancelled.
@@ -163,10 +170,16 @@ local function skip(step, because)
   event('step_skipped', step, nil, nil, '{"because":' .. because .. '}')
 end
 
+-- Why the run is ending, if it is; false if not; nil as long as nobody has asked. `halt` and `retry` change it.
+local ending
+
 -- A step that may be dispatched from `at` on, unless its run is ending.
 local function make_ready(step, at)
-  local halted, why = run_get('halt', 'halt_reason')
-  if set(halted) then return close(step, 'cancelled', why) end
+  if ending == nil then
+    local halted, why = run_get('halt', 'halt_reason')
+    ending = set(halted) and why or false
+  end
+  if ending then return close(step, 'cancelled', ending) end
   slot_set(step, 'state', 'ready', 'since', now)
   redis.call('ZREM', FLIGHT, step)
   redis.call('ZADD', READY, at, step)
@@ -177,11 +190,10 @@ local function plan_is_open()
   return state == 'dispatched' or state == 'running' or state == 'ready'
 end
 
--- Steps in flight: what else flies does not count for the window.
+-- Steps in flight, while there are any: the plan may fly as well and does not count for the window, the answer only flies alone.
 local function in_flight()
   local count = redis.call('ZCARD', FLIGHT)
   if redis.call('ZSCORE', FLIGHT, 'plan') then count = count - 1 end
-  if redis.call('ZSCORE', FLIGHT, 'summary') then count = count - 1 end
   return count
 end
 
@@ -237,7 +249,8 @@ end
 
 -- Whether the planner is to decide when a step has ended like this.
 local function asks_planner(outcome)
-  local halt, policy, replans, most = run_get('halt', 'replan', 'replans', 'max_replans')
+  local policy, halt, replans, most = run_get('replan', 'halt', 'replans', 'max_replans')
+  if policy == 'never' or (policy == 'on_failure' and outcome == 'succeeded') then return false end
   if set(halt) or tonumber(replans or 0) >= tonumber(most or 0) then return false end
   if outcome ~= 'succeeded' then return policy == 'on_failure' or policy == 'after_each_step' end
   return policy == 'after_each_step' and redis.call('SCARD', OPEN) > 0
@@ -272,7 +285,7 @@ end
 -- Makes waiting steps ready that wait for nothing, and skips those that wait in vain. All are counted before any is told: what is told
 -- counts down.
 local function start(steps)
-  local doomed = {}
+  local doomed, counted = {}, {}
   for i, step in ipairs(steps) do
     local deps, anyway = slot_get(step, 'deps', 'anyway')
     local waiting = 0
@@ -286,15 +299,19 @@ local function start(steps)
       end
     end)
     slot_set(step, 'waiting', waiting)
+    counted[i] = waiting
   end
   for i, step in ipairs(steps) do
-    local state, waiting = slot_get(step, 'state', 'waiting')
+    local state, waiting = 'waiting', counted[i]
+    if next(doomed) then
+      state, waiting = slot_get(step, 'state', 'waiting')
+    end
     if state ~= 'waiting' then
       -- told already, with a step before it
     elseif doomed[i] then
       skip(step, doomed[i])
       settle(step)
-    elseif waiting == '0' then
+    elseif tonumber(waiting) == 0 then
       make_ready(step, now)
     end
   end
@@ -331,6 +348,7 @@ end
 -- The run ends early: nothing more is started, and with `abort` what runs is no longer wanted. The answer is owed as soon as nothing
 -- runs any more. A pause is over with it: what runs has to come to its end.
 local function halt(kind, reason, abort)
+  ending = reason
   redis.call('HSET', RUN, 'halt', kind, 'halt_reason', reason, 'paused', '')
   if redis.call('HGET', RUN, 'status') == 'paused' then redis.call('HSET', RUN, 'status', 'running') end
   local cancelled = 0

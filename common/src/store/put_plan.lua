@@ -50,8 +50,7 @@ for i = put + 1, retired - 1, 4 do
   redis.call('HSET', SPECS, step, ARGV[i + 1])
   redis.call('ZREM', READY, step)
   redis.call('SADD', OPEN, step)
-  renewed(step, 'waiting')
-  slot_set(step, 'deps', ARGV[i + 2], 'anyway', ARGV[i + 3], 'settled', 0, 'next', '')
+  renewed(step, 'waiting', 'deps', ARGV[i + 2], 'anyway', ARGV[i + 3], 'settled', 0, 'next', '')
 end
 for i = following + 1, handled - 1, 2 do slot_set(ARGV[i], 'next', ARGV[i + 1]) end
 start(steps)

@@ -18,12 +18,13 @@ redis.call('ZREM', FLIGHT, step)
 redis.call('SREM', OPEN, step)
 slot_set(step, 'state', outcome, 'since', now)
 account(6, step, attempt, epoch)
-forget_journal(step)
+local length, following = slot_get(step, 'journal', 'next')
+forget_journal(step, length)
 
 local newly_ready, plan = false, false
 local asks = asks_planner(outcome)
 if outcome == 'succeeded' then
-  each(slot_get(step, 'next'), function(dependent)
+  each(following, function(dependent)
     local waiting = redis.call('HINCRBY', STEPS, dependent .. ':waiting', -1)
     if waiting == 0 and slot_get(dependent, 'state') == 'waiting' then
       make_ready(dependent, now)

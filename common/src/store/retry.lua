@@ -21,7 +21,7 @@ end
 slot_set(slot, 'state', 'ready', 'since', now, 'claims', 0, 'sent', 0, 'again', how == 'park' and 'park' or 'retry')
 redis.call('HINCRBY', STEPS, slot .. (how == 'park' and ':parks' or ':attempt'), 1)
 if how == 'anew' then
-  forget_journal(slot)
+  forget_journal(slot, slot_get(slot, 'journal'))
   redis.call('HSET', JOURNAL, slot .. ':0', ARGV[6])
   slot_set(slot, 'journal', 1)
 end
