@@ -11,6 +11,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::message::Queue;
+use crate::seam::{Call, Fate, Watched};
 
 pub mod memory;
 pub mod rabbit;
@@ -22,6 +23,8 @@ pub enum Broker {
     Rabbit(Arc<rabbit::Rabbit>),
     /// The same in this process.
     Memory(Arc<memory::Memory>),
+    /// Either of them, behind a test's seam.
+    Watched(Arc<Watched<Broker>>),
 }
 
 /// A message, as it is published and as it is delivered.
@@ -125,6 +128,7 @@ impl Broker {
         match self {
             Broker::Rabbit(rabbit) => rabbit.publish_all(batch).await,
             Broker::Memory(memory) => memory.publish_all(batch).await,
+            Broker::Watched(watched) => Box::pin(publish_watched(watched, batch)).await,
         }
     }
 
@@ -133,6 +137,10 @@ impl Broker {
         match self {
             Broker::Rabbit(rabbit) => Consumer::Rabbit(rabbit::Rabbit::consume(rabbit, queue, prefetch)),
             Broker::Memory(memory) => Consumer::Memory(memory::Memory::consume(memory, queue, prefetch)),
+            Broker::Watched(watched) => {
+                let consumer = Box::new(watched.inner.consume(queue, prefetch));
+                Consumer::Watched(Box::new(WatchedConsumer { watched: Arc::clone(watched), consumer, arriving: None }))
+            }
         }
     }
 
@@ -141,6 +149,7 @@ impl Broker {
         match self {
             Broker::Rabbit(rabbit) => rabbit.depth(queue).await,
             Broker::Memory(memory) => Ok(memory.depth(queue)),
+            Broker::Watched(watched) => Box::pin(watched.inner.depth(queue)).await,
         }
     }
 
@@ -149,7 +158,27 @@ impl Broker {
         match self {
             Broker::Rabbit(rabbit) => rabbit.close().await,
             Broker::Memory(_) => {}
+            Broker::Watched(watched) => Box::pin(watched.inner.close()).await,
         }
+    }
+}
+
+async fn publish_watched(watched: &Watched<Broker>, mut batch: Vec<(Target, Envelope)>) -> Result<(), PublishError> {
+    let lost = || Err(PublishError::Unconfirmed("lost on the way".to_owned()));
+    let sent = batch.clone();
+    let call = Call::Publish { batch: &sent };
+    let fate = watched.seam.before(call).await;
+    match fate {
+        Fate::Lost => return lost(),
+        Fate::Cut(arrive) => batch.truncate(arrive),
+        Fate::Twice => batch.extend(sent.iter().cloned()),
+        Fate::Passes | Fate::Unanswered => {}
+    }
+    let published = Box::pin(watched.inner.publish_all(batch)).await;
+    watched.seam.after(call, &published).await;
+    match fate {
+        Fate::Unanswered | Fate::Cut(_) => lost(),
+        Fate::Passes | Fate::Twice | Fate::Lost => published,
     }
 }
 
@@ -160,6 +189,35 @@ pub enum Consumer {
     Rabbit(rabbit::RabbitConsumer),
     /// From this process.
     Memory(memory::MemoryConsumer),
+    /// Through a test's seam.
+    Watched(Box<WatchedConsumer>),
+}
+
+/// A consumer behind a test's seam.
+#[derive(Debug)]
+pub struct WatchedConsumer {
+    watched: Arc<Watched<Broker>>,
+    consumer: Box<Consumer>,
+    /// What has come, while the seam holds it up.
+    arriving: Option<Delivery>,
+}
+
+impl WatchedConsumer {
+    async fn next(&mut self) -> Delivery {
+        loop {
+            let delivery = match self.arriving.take() {
+                Some(delivery) => delivery,
+                None => Box::pin(self.consumer.next()).await,
+            };
+            // Kept here while the seam is asked, so that this may be dropped meanwhile.
+            let delivery = self.arriving.insert(delivery);
+            let (queue, envelope, redelivered) = (delivery.queue(), delivery.envelope(), delivery.redelivered());
+            let fate = self.watched.seam.before(Call::Deliver { queue, envelope, redelivered }).await;
+            if let Some(delivery) = self.arriving.take().filter(|_| fate != Fate::Lost) {
+                return Delivery::Watched(Box::new((delivery, Arc::clone(&self.watched))));
+            }
+        }
+    }
 }
 
 impl Consumer {
@@ -168,6 +226,7 @@ impl Consumer {
         match self {
             Consumer::Rabbit(consumer) => Delivery::Rabbit(consumer.next().await),
             Consumer::Memory(consumer) => Delivery::Memory(consumer.next().await),
+            Consumer::Watched(consumer) => consumer.next().await,
         }
     }
 }
@@ -179,6 +238,8 @@ pub enum Delivery {
     Rabbit(rabbit::RabbitDelivery),
     /// From this process.
     Memory(memory::MemoryDelivery),
+    /// Through a test's seam.
+    Watched(Box<(Delivery, Arc<Watched<Broker>>)>),
 }
 
 impl Delivery {
@@ -187,6 +248,7 @@ impl Delivery {
         match self {
             Delivery::Rabbit(delivery) => &delivery.envelope,
             Delivery::Memory(delivery) => &delivery.envelope,
+            Delivery::Watched(watched) => watched.0.envelope(),
         }
     }
 
@@ -195,6 +257,16 @@ impl Delivery {
         match self {
             Delivery::Rabbit(delivery) => delivery.redelivered,
             Delivery::Memory(delivery) => delivery.redelivered,
+            Delivery::Watched(watched) => watched.0.redelivered(),
+        }
+    }
+
+    /// The full name of the queue that it comes from.
+    pub fn queue(&self) -> &str {
+        match self {
+            Delivery::Rabbit(delivery) => &delivery.queue,
+            Delivery::Memory(delivery) => &delivery.queue,
+            Delivery::Watched(watched) => watched.0.queue(),
         }
     }
 
@@ -204,6 +276,18 @@ impl Delivery {
         match self {
             Delivery::Rabbit(delivery) => delivery.ack(),
             Delivery::Memory(delivery) => delivery.ack(),
+            Delivery::Watched(watched) => {
+                let (delivery, watched) = *watched;
+                let (queue, envelope) = (delivery.queue().to_owned(), delivery.envelope().clone());
+                let call = Call::Ack { queue: &queue, envelope: &envelope };
+                if watched.seam.before(call).await == Fate::Lost {
+                    // The consumer believes it; the broker knows nothing and hands the message out again.
+                    return true;
+                }
+                let acknowledged = Box::pin(delivery.ack()).await;
+                watched.seam.after(call, &acknowledged).await;
+                acknowledged
+            }
         }
     }
 
@@ -212,10 +296,7 @@ impl Delivery {
     /// message holds can be told from one that another message holds.
     pub async fn park(self, broker: &Broker, why: &str) -> bool {
         let mut dead = self.envelope().clone();
-        dead.origin = Some(match &self {
-            Delivery::Rabbit(delivery) => delivery.queue.clone(),
-            Delivery::Memory(delivery) => delivery.queue.clone(),
-        });
+        dead.origin = Some(self.queue().to_owned());
         dead.reason = Some(why.chars().take(crate::limits::REASON_CHARS_MAX).collect());
         match broker.publish(Target::Queue(Queue::Dead), dead).await {
             Ok(()) => self.ack().await,

@@ -3,7 +3,7 @@
 //! # Layout, in reading order
 //!
 //! Pure: [`id`], [`plan`], [`reference`], [`run`], [`event`], [`tool`], [`message`] (the wire), [`limits`].
-//! The world: [`clock`], [`ids`], [`env`], [`broker`], [`store`], [`llm`]. Around them: [`worker`] (the consume loop), [`lease`]
+//! The world: [`clock`], [`ids`], [`env`], [`broker`], [`store`], [`llm`]. Around them: [`seam`] (where tests stand between), [`worker`] (the consume loop), [`lease`]
 //! (working under a claim), [`relay`] (publishing what a run owes), [`document`] and [`ending`] (the result), [`client`] (what command line,
 //! HTTP and tests use), [`config`], [`telemetry`], [`shutdown`], [`startup`].
 
@@ -31,6 +31,7 @@ pub mod quote;
 pub mod reference;
 pub mod relay;
 pub mod run;
+pub mod seam;
 pub mod shutdown;
 pub mod startup;
 pub mod store;

@@ -3,6 +3,8 @@
 //! A service describes the task; the variant turns it into a prompt (the texts in `llm/prompts/`) or a rule. Whatever comes
 //! back is untrusted: this module bounds it and reads it leniently, the caller validates it.
 
+use std::fmt;
+use std::sync::Arc;
 use std::time::Duration;
 
 use secrecy::ExposeSecret;
@@ -15,6 +17,7 @@ use crate::limits::BUDGET_BUSY_WAIT;
 use crate::meter::{Denied, Meter, Need};
 use crate::plan::Plan;
 use crate::run::{RunView, StepInput, Usage, Verdict};
+use crate::seam::Answering;
 use crate::tool::{ToolCall, ToolSpec};
 
 /// The endpoint that is meant when none is configured.
@@ -27,6 +30,22 @@ pub enum Llm {
     OpenAi(openai::OpenAi),
     /// The deterministic, rule-based stand-in that needs no key and no network.
     Offline,
+    /// A test's own.
+    Scripted(Arc<dyn Model>),
+}
+
+/// A model that a test makes up: the four methods of [`Llm`].
+pub trait Model: fmt::Debug + Send + Sync {
+    /// The name under which its answers are labelled.
+    fn name(&self) -> &str;
+    /// As [`Llm::plan`].
+    fn plan<'a>(&'a self, task: &'a PlanTask<'a>) -> Answering<'a, Result<Reply<PlanDraft>, Failed>>;
+    /// As [`Llm::replan`].
+    fn replan<'a>(&'a self, task: &'a ReplanTask<'a>) -> Answering<'a, Result<Reply<PlanDraft>, Failed>>;
+    /// As [`Llm::act`].
+    fn act<'a>(&'a self, task: &'a StepTask<'a>) -> Answering<'a, Result<Reply<Move>, Failed>>;
+    /// As [`Llm::answer`].
+    fn answer<'a>(&'a self, task: &'a AnswerTask<'a>) -> Answering<'a, Result<Reply<String>, Failed>>;
 }
 
 /// Asks for a plan.
@@ -273,6 +292,7 @@ impl Llm {
         match self {
             Llm::OpenAi(endpoint) => endpoint.model(),
             Llm::Offline => offline::NAME,
+            Llm::Scripted(model) => model.name(),
         }
     }
 
@@ -280,7 +300,7 @@ impl Llm {
     pub fn has_prices(&self) -> Result<(), String> {
         match self {
             Llm::OpenAi(endpoint) => endpoint.has_prices(),
-            Llm::Offline => Ok(()),
+            Llm::Offline | Llm::Scripted(_) => Ok(()),
         }
     }
 
@@ -292,6 +312,7 @@ impl Llm {
                 reserve(task.meter, &offline::NEED).await?;
                 Ok(offline::plan(task))
             }
+            Llm::Scripted(model) => model.plan(task).await,
         }
     }
 
@@ -303,6 +324,7 @@ impl Llm {
                 reserve(task.meter, &offline::NEED).await?;
                 Ok(offline::replan(task))
             }
+            Llm::Scripted(model) => model.replan(task).await,
         }
     }
 
@@ -314,6 +336,7 @@ impl Llm {
                 reserve(task.meter, &offline::NEED).await?;
                 Ok(offline::act(task))
             }
+            Llm::Scripted(model) => model.act(task).await,
         }
     }
 
@@ -325,6 +348,7 @@ impl Llm {
                 reserve(task.meter, &offline::NEED).await?;
                 Ok(offline::answer(task))
             }
+            Llm::Scripted(model) => model.answer(task).await,
         }
     }
 }

@@ -20,6 +20,7 @@ use crate::patch::{Diff, Revision};
 use crate::plan::Plan;
 use crate::quote::Quote;
 use crate::run::{Halt, Outcome, RunStatus, StepRecord};
+use crate::seam::{Call, Fate, Watched};
 
 mod answer;
 mod assemble;
@@ -39,6 +40,8 @@ pub enum Store {
     Redis(redis::Redis),
     /// This process.
     Memory(Arc<memory::Memory>),
+    /// Either of them, behind a test's seam.
+    Watched(Arc<Watched<Store>>),
 }
 
 /// Whose time the store goes by.
@@ -80,20 +83,54 @@ pub enum StoreError {
     Unusable(String),
 }
 
-/// Sends a verb to whichever store there is.
+/// Sends a verb to whichever store there is, past the seam if there is one: `verb!(self, Some(run), claim(run, request))`.
 macro_rules! verb {
-    ($self:ident.$verb:ident($($argument:expr),*)) => {
+    ($self:ident, $run:expr, $($verb:tt)+) => {
         match $self {
-            Store::Redis(redis) => redis.$verb($($argument),*).await,
-            Store::Memory(memory) => Ok(memory.$verb($($argument),*)),
+            Store::Redis(redis) => redis.$($verb)+.await,
+            Store::Memory(memory) => Ok(memory.$($verb)+),
+            Store::Watched(watched) => {
+                // Boxed: what only tests need should not make every future larger.
+                Box::pin(async {
+                    let call = Call::Verb { name: name_of!($($verb)+), run: $run };
+                    let fate = watched.seam.before(call).await;
+                    if fate == Fate::Lost {
+                        return Err(StoreError::Unreachable("the verb was lost".to_owned()));
+                    }
+                    if fate == Fate::Twice {
+                        let _lost_reply = behind!(watched, $($verb)+);
+                    }
+                    let answer = behind!(watched, $($verb)+);
+                    watched.seam.after(call, &answer).await;
+                    if fate == Fate::Unanswered { Err(StoreError::Unreachable("the reply was lost".to_owned())) } else { answer }
+                })
+                .await
+            }
         }
+    };
+}
+
+/// The verb on what is behind the seam.
+macro_rules! behind {
+    ($watched:ident, $($verb:tt)+) => {
+        match &$watched.inner {
+            Store::Redis(redis) => redis.$($verb)+.await,
+            Store::Memory(memory) => Ok(memory.$($verb)+),
+            Store::Watched(_) => Err(StoreError::Unusable("one seam stands behind another".to_owned())),
+        }
+    };
+}
+
+macro_rules! name_of {
+    ($verb:ident $arguments:tt) => {
+        stringify!($verb)
     };
 }
 
 impl Store {
     /// Creates the run, or answers with the existing one. Writes the hints first, so that a crash in between loses nothing.
     pub async fn open_run(&self, run: &RunId, new: &NewRun) -> Result<Opened, StoreError> {
-        let opened = verb!(self.open_run(run, new))?;
+        let opened = verb!(self, Some(run), open_run(run, new))?;
         if let Some(deadline) = new.rules.deadline.filter(|deadline| *deadline < WAKEUP_INTERVAL_MAX) {
             self.wake(run, deadline).await?;
         }
@@ -102,17 +139,17 @@ impl Store {
 
     /// Takes a slot under a lease and a new epoch, or says why not.
     pub async fn claim(&self, run: &RunId, request: &ClaimRequest<'_>) -> Result<Claimed, StoreError> {
-        verb!(self.claim(run, request))
+        verb!(self, Some(run), claim(run, request))
     }
 
     /// Extends the lease.
     pub async fn renew(&self, run: &RunId, slot: Slot, epoch: u64, lease: Duration) -> Result<Held, StoreError> {
-        verb!(self.renew(run, slot, epoch, lease))
+        verb!(self, Some(run), renew(run, slot, epoch, lease))
     }
 
     /// Gives the slot back unfinished, without counting the claim: for a graceful shutdown. The message comes back.
     pub async fn release(&self, run: &RunId, slot: Slot, epoch: u64) -> Result<Held, StoreError> {
-        verb!(self.release(run, slot, epoch))
+        verb!(self, Some(run), release(run, slot, epoch))
     }
 
     /// Records turn `index` (from 0) of the slot before going on.
@@ -125,7 +162,7 @@ impl Store {
         entry: &str,
         account: &Account,
     ) -> Result<Held, StoreError> {
-        verb!(self.journal(run, slot, epoch, index, entry, account))
+        verb!(self, Some(run), journal(run, slot, epoch, index, entry, account))
     }
 
     /// Stores revision `current + 1` of the plan if `current` is the current one: its new steps wait or are ready, retired ones are
@@ -142,7 +179,7 @@ impl Store {
         handled: &[StepNumber],
         account: &Account,
     ) -> Result<Put, StoreError> {
-        verb!(self.put_plan(run, epoch, current, revision, note, handled, account))
+        verb!(self, Some(run), put_plan(run, epoch, current, revision, note, handled, account))
     }
 
     /// Leaves the plan as it is, by the holder of the plan slot; `handled` as in [`Store::put_plan`]. `counts` whether this uses up
@@ -155,19 +192,19 @@ impl Store {
         counts: bool,
         account: &Account,
     ) -> Result<(Held, Owed), StoreError> {
-        verb!(self.keep_plan(run, epoch, handled, counts, account))
+        verb!(self, Some(run), keep_plan(run, epoch, handled, counts, account))
     }
 
     /// Ends the run early, by the holder of `slot`: nothing more is started, what runs is aborted, the answer is owed.
     pub async fn halt(&self, run: &RunId, slot: Slot, epoch: u64, halt: &Halt, account: &Account) -> Result<Held, StoreError> {
-        verb!(self.halt(run, slot, epoch, halt, account))
+        verb!(self, Some(run), halt(run, slot, epoch, halt, account))
     }
 
     /// Reserves a part of the run's budget for what `slot`'s holder has used since its last account and for its next call, in place of
     /// what it had reserved before, as that claim's reservation `number`. The next account settles it. Refused, it ends the run with what
     /// there is.
     pub async fn reserve(&self, run: &RunId, slot: Slot, epoch: u64, number: u64, need: &Need) -> Result<Reserved, StoreError> {
-        verb!(self.reserve(run, slot, epoch, number, need))
+        verb!(self, Some(run), reserve(run, slot, epoch, number, need))
     }
 
     /// Does what somebody wants of the run, once per `control.id`. The first decision wins.
@@ -177,7 +214,7 @@ impl Store {
         if control.command == Command::Retry {
             self.wake(run, Duration::ZERO).await?;
         }
-        let controlled = verb!(self.control(run, control))?;
+        let controlled = verb!(self, Some(run), control(run, control))?;
         if control.command == Command::Retry && controlled.status.is_some_and(|status| !status.is_final()) {
             self.wake(run, Duration::ZERO).await?;
         }
@@ -186,13 +223,13 @@ impl Store {
 
     /// What became of the command with this id, if it has been looked at.
     pub async fn control_reply(&self, run: &RunId, id: &str) -> Result<Option<ControlReply>, StoreError> {
-        let Some(text) = verb!(self.control_reply(run, id))? else { return Ok(None) };
+        let Some(text) = verb!(self, Some(run), control_reply(run, id))? else { return Ok(None) };
         serde_json::from_str(&text).map(Some).map_err(|error| StoreError::Unusable(format!("reply to a command: {error}")))
     }
 
     /// Marks ready steps dispatched, up to the run's window, and gives them; the same token gets its own unclaimed ones again.
     pub async fn take_ready(&self, run: &RunId, token: &str) -> Result<Taken, StoreError> {
-        verb!(self.take_ready(run, token))
+        verb!(self, Some(run), take_ready(run, token))
     }
 
     /// Records how a step ended, and decides what follows.
@@ -204,7 +241,7 @@ impl Store {
         record: &StepRecord,
         account: &Account,
     ) -> Result<Reported, StoreError> {
-        verb!(self.report(run, step, epoch, record, account))
+        verb!(self, Some(run), report(run, step, epoch, record, account))
     }
 
     /// Gives the slot back until `after` has passed. Hints at the wake-up first.
@@ -218,7 +255,7 @@ impl Store {
         account: &Account,
     ) -> Result<(Held, Owed), StoreError> {
         self.wake(run, after).await?;
-        let retried = verb!(self.retry(run, slot, epoch, again, after, account));
+        let retried = verb!(self, Some(run), retry(run, slot, epoch, again.clone(), after, account));
         // A poll between the two has used the hint up while the slot was still held.
         if matches!(retried, Ok((Held::Kept, _))) {
             self.wake(run, after).await?;
@@ -228,68 +265,68 @@ impl Store {
 
     /// Ends the run, once, by the holder of `slot` (the plan or the summary).
     pub async fn finish(&self, run: &RunId, slot: Slot, epoch: u64, end: &Finish, account: &Account) -> Result<Held, StoreError> {
-        verb!(self.finish(run, slot, epoch, end, account))
+        verb!(self, Some(run), finish(run, slot, epoch, end, account))
     }
 
     /// Takes back slots whose time is over, and says what the run owes now.
     pub async fn advance(&self, run: &RunId) -> Result<Advance, StoreError> {
-        verb!(self.advance(run))
+        verb!(self, Some(run), advance(run))
     }
 
     /// A message of `slot` has become a dead letter for `why`: unless another message's holder has the slot, it is to be
     /// dispatched again. Counts as a claim.
     pub async fn take_back(&self, run: &RunId, slot: Slot, message_id: &str, why: &str) -> Result<TakenBack, StoreError> {
-        verb!(self.take_back(run, slot, message_id, why))
+        verb!(self, Some(run), take_back(run, slot, message_id, why))
     }
 
     /// Hints that the run is to be looked at no later than `after` from now.
     pub async fn wake(&self, run: &RunId, after: Duration) -> Result<(), StoreError> {
-        verb!(self.wake(run, after))
+        verb!(self, Some(run), wake(run, after))
     }
 
     /// Runs whose wake-up time has come, at most `limit`; each is put off, so that one planner looks at a time.
     pub async fn due(&self, limit: usize) -> Result<Vec<RunId>, StoreError> {
-        verb!(self.due(limit))
+        verb!(self, None, due(limit))
     }
 
     /// Forgets the wake-up of a run that has ended.
     pub async fn settle(&self, run: &RunId) -> Result<(), StoreError> {
-        verb!(self.settle(run))
+        verb!(self, Some(run), settle(run))
     }
 
     /// Everything about a run at one moment.
     pub async fn snapshot(&self, run: &RunId) -> Result<Option<Snapshot>, StoreError> {
-        verb!(self.snapshot(run))
+        verb!(self, Some(run), snapshot(run))
     }
 
     /// Where the run stands.
     pub async fn status(&self, run: &RunId) -> Result<Option<RunStatus>, StoreError> {
-        verb!(self.status(run))
+        verb!(self, Some(run), status(run))
     }
 
     /// The result document as JSON, once the run has ended.
     pub async fn result(&self, run: &RunId) -> Result<Option<String>, StoreError> {
-        verb!(self.result(run))
+        verb!(self, Some(run), result(run))
     }
 
     /// Entries of the audit trail after the one called `after` (empty: from the first), at most `limit`.
     pub async fn events(&self, run: &RunId, after: &str, limit: usize) -> Result<Vec<Event>, StoreError> {
-        verb!(self.events(run, after, limit))
+        verb!(self, Some(run), events(run, after, limit))
     }
 
     /// The newest runs first, at most `limit`, without the first `offset`.
     pub async fn list(&self, offset: usize, limit: usize) -> Result<Vec<RunLine>, StoreError> {
-        verb!(self.list(offset, limit))
+        verb!(self, None, list(offset, limit))
     }
 
     /// Keeps a dead letter for people, as JSON; the oldest of more than `DEAD_LETTERS_KEPT` is forgotten.
     pub async fn keep_dead_letter(&self, letter: &str) -> Result<(), StoreError> {
-        verb!(self.keep_dead_letter(letter))
+        verb!(self, None, keep_dead_letter(letter))
     }
 
     /// Dead letters kept, newest first.
     pub async fn dead_letters(&self, limit: usize) -> Result<Vec<String>, StoreError> {
-        verb!(self.dead_letters(limit))
+        verb!(self, None, dead_letters(limit))
     }
 }
 

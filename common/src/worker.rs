@@ -99,6 +99,7 @@ where
                 let message_id = &delivery.envelope().message_id;
                 tracing::debug!(message_id, why, "message {message_id} is handled again");
                 tokio::select! {
+                    biased;
                     () = stop.cancelled() => return,
                     () = sleep(after) => {}
                 }

@@ -8,7 +8,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use tokio::sync::Notify;
 
 use super::{Envelope, PublishError, Target};
-use crate::limits::{DELIVERY_LIMIT, MEMORY_QUEUE_MESSAGES_MAX};
+use crate::limits::{DEAD_DELIVERY_LIMIT, DELIVERY_LIMIT, MEMORY_QUEUE_MESSAGES_MAX};
 use crate::message::Queue;
 
 /// Queues in memory.
@@ -25,10 +25,12 @@ struct State {
     queues: BTreeMap<String, BTreeMap<u64, Stored>>,
     /// The place of the next message, in every queue.
     next_place: u64,
-    /// Deliveries out, by consumer.
+    next_delivery: u64,
+    /// Messages that are out, by their place.
+    out: BTreeMap<u64, Out>,
+    /// How many of them each consumer has.
     unacknowledged: BTreeMap<u64, u16>,
     next_consumer: u64,
-    faults: Faults,
 }
 
 #[derive(Debug)]
@@ -38,15 +40,14 @@ struct Stored {
     returns: i64,
 }
 
-/// What goes wrong next; each count is used up by as many operations.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct Faults {
-    /// Publications that do not arrive and are not confirmed.
-    pub publications_lost: u32,
-    /// Publications that arrive, while their confirm does not.
-    pub confirms_lost: u32,
-    /// Acknowledgements that do not arrive, although the consumer was told so: the message is delivered again.
-    pub acks_lost: u32,
+/// A message that is out.
+#[derive(Debug)]
+struct Out {
+    stored: Stored,
+    queue: String,
+    consumer: u64,
+    /// Which delivery of this process it is: an earlier one of the same message settles nothing.
+    delivery: u64,
 }
 
 /// A stream of deliveries.
@@ -65,9 +66,8 @@ pub struct MemoryDelivery {
     pub(super) redelivered: bool,
     pub(super) queue: String,
     broker: Arc<Memory>,
-    consumer: u64,
     place: u64,
-    returns: i64,
+    delivery: u64,
     settled: bool,
 }
 
@@ -96,9 +96,24 @@ impl Memory {
         }
     }
 
-    /// Replaces the faults to come.
-    pub fn inject(&self, faults: Faults) {
-        self.lock().faults = faults;
+    /// Gives back every message that is out and that `lost` (queue, message) names, as when the connection on which it was delivered
+    /// breaks: it comes again at once, and whoever has it in hand can do nothing with it any more.
+    pub fn give_back(&self, lost: impl Fn(&str, &Envelope) -> bool) {
+        let dead = Queue::Dead.name(&self.prefix);
+        let mut state = self.lock();
+        let named = |out: &Out| lost(&out.queue, &out.stored.envelope);
+        let places: Vec<(u64, u64)> =
+            state.out.iter().filter(|(_, out)| named(out)).map(|(place, out)| (*place, out.delivery)).collect();
+        for (place, delivery) in places {
+            state.give_back(&dead, place, delivery);
+        }
+        drop(state);
+        self.changed.notify_waiters();
+    }
+
+    /// Messages that are out, in all queues.
+    pub fn unacknowledged(&self) -> usize {
+        self.lock().out.len()
     }
 
     #[expect(clippy::unused_async, reason = "the same signature as the other broker's")]
@@ -144,46 +159,41 @@ impl State {
     fn publish(&mut self, queue: String, envelope: Envelope) -> Result<(), PublishError> {
         let place = self.next_place;
         let Some(messages) = self.queues.get_mut(&queue) else { return Err(PublishError::Unroutable(queue)) };
-        if used_up(&mut self.faults.publications_lost) {
-            return Err(PublishError::Unconfirmed("the publication was lost".to_owned()));
-        }
         if messages.len() >= MEMORY_QUEUE_MESSAGES_MAX {
             return Err(PublishError::Unconfirmed(format!("{queue} is full: {MEMORY_QUEUE_MESSAGES_MAX} messages")));
         }
         messages.insert(place, Stored { envelope, returns: 0 });
         self.next_place += 1;
-        if used_up(&mut self.faults.confirms_lost) {
-            return Err(PublishError::Unconfirmed("the confirm was lost".to_owned()));
-        }
         Ok(())
     }
 
-    fn give_back(&mut self, queue: &str, dead: &str, place: u64, mut stored: Stored) {
+    /// Takes a message off the books as settled; `None` when this delivery of it is not the one that is out.
+    fn settle(&mut self, place: u64, delivery: u64) -> Option<Out> {
+        if self.out.get(&place)?.delivery != delivery {
+            return None;
+        }
+        let out = self.out.remove(&place)?;
+        if let Some(count) = self.unacknowledged.get_mut(&out.consumer) {
+            *count = count.saturating_sub(1);
+        }
+        Some(out)
+    }
+
+    fn give_back(&mut self, dead: &str, place: u64, delivery: u64) {
+        let Some(Out { mut stored, queue, .. }) = self.settle(place, delivery) else { return };
         stored.returns += 1;
-        if stored.returns > DELIVERY_LIMIT && queue != dead {
+        let limit = if queue == dead { DEAD_DELIVERY_LIMIT } else { DELIVERY_LIMIT };
+        if stored.returns <= limit {
+            self.queues.entry(queue).or_default().insert(place, stored);
+        } else if queue != dead {
             stored.envelope.reason = Some("delivery_limit".to_owned());
-            stored.envelope.origin = Some(queue.to_owned());
+            stored.envelope.origin = Some(queue);
             stored.returns = 0;
             let place = self.next_place;
             self.next_place += 1;
             self.queues.entry(dead.to_owned()).or_default().insert(place, stored);
-        } else {
-            self.queues.entry(queue.to_owned()).or_default().insert(place, stored);
         }
     }
-
-    fn settled(&mut self, consumer: u64) {
-        if let Some(out) = self.unacknowledged.get_mut(&consumer) {
-            *out = out.saturating_sub(1);
-        }
-    }
-}
-
-/// Takes one off `count`, if there is one.
-fn used_up(count: &mut u32) -> bool {
-    let any = *count > 0;
-    *count = count.saturating_sub(1);
-    any
 }
 
 impl MemoryConsumer {
@@ -207,16 +217,12 @@ impl MemoryConsumer {
         }
         let (place, stored) = state.queues.get_mut(&self.queue)?.pop_first()?;
         *out += 1;
-        Some(MemoryDelivery {
-            envelope: stored.envelope,
-            redelivered: stored.returns > 0,
-            queue: self.queue.clone(),
-            broker: Arc::clone(&self.broker),
-            consumer: self.id,
-            place,
-            returns: stored.returns,
-            settled: false,
-        })
+        let delivery = state.next_delivery;
+        state.next_delivery += 1;
+        let (envelope, redelivered) = (stored.envelope.clone(), stored.returns > 0);
+        state.out.insert(place, Out { stored, queue: self.queue.clone(), consumer: self.id, delivery });
+        let (queue, broker) = (self.queue.clone(), Arc::clone(&self.broker));
+        Some(MemoryDelivery { envelope, redelivered, queue, broker, place, delivery, settled: false })
     }
 }
 
@@ -228,15 +234,10 @@ impl Drop for MemoryConsumer {
 
 impl MemoryDelivery {
     pub(super) fn ack(mut self) -> bool {
-        let mut state = self.broker.lock();
-        let arrives = !used_up(&mut state.faults.acks_lost);
-        if arrives {
-            state.settled(self.consumer);
-        }
-        drop(state);
-        self.settled = arrives;
+        let acknowledged = self.broker.lock().settle(self.place, self.delivery).is_some();
+        self.settled = true;
         self.broker.changed.notify_waiters();
-        true
+        acknowledged
     }
 }
 
@@ -245,12 +246,7 @@ impl Drop for MemoryDelivery {
         if self.settled {
             return;
         }
-        let empty = Envelope::new(String::new(), "", Vec::new());
-        let stored = Stored { envelope: std::mem::replace(&mut self.envelope, empty), returns: self.returns };
-        let mut state = self.broker.lock();
-        state.settled(self.consumer);
-        state.give_back(&self.queue, &Queue::Dead.name(&self.broker.prefix), self.place, stored);
-        drop(state);
+        self.broker.lock().give_back(&Queue::Dead.name(&self.broker.prefix), self.place, self.delivery);
         self.broker.changed.notify_waiters();
     }
 }

@@ -38,8 +38,9 @@ pub struct Memory {
     kept: Mutex<Kept>,
 }
 
-#[derive(Debug, Default)]
-struct Kept {
+/// All that the store holds at one moment.
+#[derive(Debug, Clone, Default)]
+pub struct Kept {
     runs: BTreeMap<RunId, Run>,
     /// When to look at a run.
     wakeups: BTreeMap<RunId, u64>,
@@ -50,6 +51,16 @@ impl Memory {
     /// Holds nothing yet.
     pub fn new(time: StoreTime) -> Self {
         Self { time, kept: Mutex::default() }
+    }
+
+    /// What it holds now.
+    pub fn save(&self) -> Kept {
+        self.open().0.clone()
+    }
+
+    /// Goes back to what it held once, as a Redis does that loses its last writes.
+    pub fn restore(&self, kept: Kept) {
+        *self.open().0 = kept;
     }
 
     /// The state and the time. A panic elsewhere cannot leave it half changed: no verb panics between its changes.

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 /// Slots or steps by time, then by name as text.
-#[derive(Debug, Default)]
+#[derive(Debug, Clone, Default)]
 pub(super) struct Queue {
     order: BTreeSet<(u64, String)>,
     times: BTreeMap<String, u64>,

@@ -12,7 +12,7 @@ use crate::plan::Step;
 use crate::run::{Halt, RunStatus, StepRecord, StepState, Usage};
 use crate::store::{NewRun, StoredPlan};
 
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(super) struct Run {
     /// The time of the verb at work.
     pub(super) now: u64,
@@ -64,7 +64,7 @@ pub(super) struct Run {
 }
 
 /// Where a slot stands. The fields after `reservation` are those of steps.
-#[derive(Debug, Default)]
+#[derive(Debug, Clone, Default)]
 pub(super) struct SlotState {
     /// None before anybody planned it.
     pub(super) state: Option<StepState>,
