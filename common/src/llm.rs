@@ -34,7 +34,7 @@ pub enum Llm {
     Scripted(Arc<dyn Model>),
 }
 
-/// A model that a test makes up: the four methods of [`Llm`].
+/// A model that a test makes up: the four methods of [`Llm`]. Each call is metered as one request.
 pub trait Model: fmt::Debug + Send + Sync {
     /// The name under which its answers are labelled.
     fn name(&self) -> &str;
@@ -312,7 +312,10 @@ impl Llm {
                 reserve(task.meter, &offline::NEED).await?;
                 Ok(offline::plan(task))
             }
-            Llm::Scripted(model) => model.plan(task).await,
+            Llm::Scripted(model) => {
+                reserve(task.meter, &offline::NEED).await?;
+                model.plan(task).await
+            }
         }
     }
 
@@ -324,7 +327,10 @@ impl Llm {
                 reserve(task.meter, &offline::NEED).await?;
                 Ok(offline::replan(task))
             }
-            Llm::Scripted(model) => model.replan(task).await,
+            Llm::Scripted(model) => {
+                reserve(task.meter, &offline::NEED).await?;
+                model.replan(task).await
+            }
         }
     }
 
@@ -336,7 +342,10 @@ impl Llm {
                 reserve(task.meter, &offline::NEED).await?;
                 Ok(offline::act(task))
             }
-            Llm::Scripted(model) => model.act(task).await,
+            Llm::Scripted(model) => {
+                reserve(task.meter, &offline::NEED).await?;
+                model.act(task).await
+            }
         }
     }
 
@@ -348,7 +357,10 @@ impl Llm {
                 reserve(task.meter, &offline::NEED).await?;
                 Ok(offline::answer(task))
             }
-            Llm::Scripted(model) => model.answer(task).await,
+            Llm::Scripted(model) => {
+                reserve(task.meter, &offline::NEED).await?;
+                model.answer(task).await
+            }
         }
     }
 }

@@ -23,6 +23,8 @@ pub enum Call<'a> {
         name: &'static str,
         /// The run that it is about.
         run: Option<&'a RunId>,
+        /// What it is given.
+        arguments: &'a (dyn fmt::Debug + Send + Sync),
     },
     /// Messages are published.
     Publish {

@@ -92,7 +92,7 @@ macro_rules! verb {
             Store::Watched(watched) => {
                 // Boxed: what only tests need should not make every future larger.
                 Box::pin(async {
-                    let call = Call::Verb { name: name_of!($($verb)+), run: $run };
+                    let call = Call::Verb { name: name_of!($($verb)+), run: $run, arguments: arguments_of!($($verb)+) };
                     let fate = watched.seam.before(call).await;
                     if fate == Fate::Lost {
                         return Err(StoreError::Unreachable("the verb was lost".to_owned()));
@@ -118,6 +118,12 @@ macro_rules! behind {
             Store::Memory(memory) => Ok(memory.$($verb)+),
             Store::Watched(_) => Err(StoreError::Unusable("one seam stands behind another".to_owned())),
         }
+    };
+}
+
+macro_rules! arguments_of {
+    ($verb:ident ($($argument:expr),*)) => {
+        &($(&$argument,)*)
     };
 }
 

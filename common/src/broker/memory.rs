@@ -111,6 +111,16 @@ impl Memory {
         self.changed.notify_waiters();
     }
 
+    /// Destroys every message that is ready for delivery and that `lost` (queue, message) names. How many those were.
+    pub fn lose(&self, lost: impl Fn(&str, &Envelope) -> bool) -> usize {
+        let mut state = self.lock();
+        let ready: usize = state.queues.values().map(BTreeMap::len).sum();
+        for (queue, messages) in &mut state.queues {
+            messages.retain(|_, stored| !lost(queue, &stored.envelope));
+        }
+        ready - state.queues.values().map(BTreeMap::len).sum::<usize>()
+    }
+
     /// Messages that are out, in all queues.
     pub fn unacknowledged(&self) -> usize {
         self.lock().out.len()

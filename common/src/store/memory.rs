@@ -16,7 +16,7 @@ use crate::id::{RunId, Slot, StepNumber};
 use crate::limits::{DEAD_LETTERS_KEPT, WAKEUP_INTERVAL_MAX};
 use crate::meter::Need;
 use crate::patch::Revision;
-use crate::run::{Halt, RunStatus, StepRecord};
+use crate::run::{Halt, RunStatus, StepRecord, StepState};
 
 mod budget;
 mod claims;
@@ -61,6 +61,14 @@ impl Memory {
     /// Goes back to what it held once, as a Redis does that loses its last writes.
     pub fn restore(&self, kept: Kept) {
         *self.open().0 = kept;
+    }
+
+    /// The id of the message under which a slot is held, if somebody holds it: what may not be acknowledged yet.
+    pub fn held_by(&self, id: &RunId, slot: Slot) -> Option<String> {
+        self.with(id, None, |run| {
+            let held = run.state(slot) == Some(StepState::Running);
+            held.then(|| run.slot(slot).message_id.clone())
+        })
     }
 
     /// The state and the time. A panic elsewhere cannot leave it half changed: no verb panics between its changes.
