@@ -32,7 +32,7 @@ pub enum Broker {
 pub struct Envelope {
     /// Unique to this publication; only a redelivery carries the same one again. At most 255 bytes.
     pub message_id: String,
-    /// The AMQP `type`: `objective`, `step`, `report`, `completion`, `result`, or what a foreign publisher set.
+    /// The AMQP `type`: `objective`, `plan_owed`, `step`, `report`, `completion`, `control`, `result`, or what a foreign publisher set.
     pub kind: String,
     /// The body.
     pub body: Vec<u8>,

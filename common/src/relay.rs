@@ -19,17 +19,27 @@ fn body(message: &impl serde::Serialize) -> Vec<u8> {
     serde_json::to_vec(message).unwrap_or_default()
 }
 
+/// The AMQP `type` of an objective that a service publishes once more because its plan is owed: it tells who is to be answered, as the
+/// first one did, but does not ask for an answer of a run that has ended.
+pub const PLAN_OWED: &str = "plan_owed";
+
+/// Publishes bodies, see [`publish_all`].
+async fn publish(env: &Env, trace: Trace<'_>, messages: Vec<(Queue, &'static str, Vec<u8>)>) {
+    let envelope = |(queue, kind, body)| {
+        let envelope = Envelope::new(String::new(), kind, body);
+        (queue, Envelope { traceparent: trace.map(str::to_owned), ..envelope })
+    };
+    publish_all(env, messages.into_iter().map(envelope).collect()).await;
+}
+
 /// Publishes until the broker has confirmed all of it. Every try carries new message ids: a message of an earlier try that
 /// arrives after all is a duplicate, and claims sort those out.
-async fn publish(env: &Env, trace: Trace<'_>, messages: Vec<(Queue, &'static str, Vec<u8>)>) {
+async fn publish_all(env: &Env, messages: Vec<(Queue, Envelope)>) {
     let mut tries = 0;
     loop {
         let batch = messages
             .iter()
-            .map(|(queue, kind, body)| {
-                let envelope = Envelope::new(env.ids.unique(), kind, body.clone());
-                (Target::Queue(*queue), Envelope { traceparent: trace.map(str::to_owned), ..envelope })
-            })
+            .map(|(queue, envelope)| (Target::Queue(*queue), Envelope { message_id: env.ids.unique(), ..envelope.clone() }))
             .collect();
         let Err(error) = env.broker.publish_all(batch).await else { return };
         let wait = backoff(tries, RETRY_BACKOFF_MIN, HANDLE_BACKOFF_MAX, env.ids.fraction());
@@ -57,13 +67,19 @@ pub async fn steps(env: &Env, trace: Trace<'_>, run: &RunId, dispatches: Vec<Dis
     publish(env, trace, messages.collect()).await;
 }
 
-/// Publishes the objective of a run that has no plan yet once more, as a message of its own.
+/// Publishes the objective of a run whose plan is owed once more, as a message of its own. It is as good as the first one: should the store
+/// lose the run with its last writes, this message opens it again.
 pub async fn objective(env: &Env, run: &RunId) -> Result<(), StoreError> {
     let Some(snapshot) = recorded!(env, env.store.snapshot(run))? else { return Ok(()) };
     let stored = serde_json::from_str::<ObjectiveMessage>(&snapshot.request);
     let mut message = stored.map_err(|error| StoreError::Unusable(format!("stored objective: {error}")))?;
     message.run_id = Some(run.clone());
-    publish(env, None, vec![(Queue::Objectives, "objective", body(&message))]).await;
+    let envelope = Envelope {
+        reply_to: snapshot.reply_to,
+        correlation_id: snapshot.correlation_id,
+        ..Envelope::new(String::new(), PLAN_OWED, body(&message))
+    };
+    publish_all(env, vec![(Queue::Objectives, envelope)]).await;
     Ok(())
 }
 

@@ -79,6 +79,7 @@ async fn open_and_plan(
     };
     match recorded!(env, env.store.open_run(run, &new))? {
         Opened::Created => info!(run_id = %run, "run {run}: opened"),
+        Opened::Exists(status) if status.is_final() && envelope.kind == relay::PLAN_OWED => return Ok(Outcome::Done),
         Opened::Exists(status) if status.is_final() => {
             // Asked again: whoever waits for this reply gets the answer that there is.
             if let Some(snapshot) = recorded!(env, env.store.snapshot(run))?

@@ -1,0 +1,437 @@
+//! One simulated world, from its seed to its end: the real services on the servers in memory, one thread, a clock that only moves when nobody
+//! has anything to do.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use common::broker::{Broker, Envelope, Target};
+use common::config::Config;
+use common::env::Env;
+use common::ids::Ids;
+use common::llm::{Llm, Model};
+use common::message::{Command, Queue};
+use common::run::{RunDocument, RunStatus};
+use common::seam::{Seam, Watched};
+use common::store::Store;
+use executor::tool::Toolbox;
+use futures::FutureExt;
+use serde_json::json;
+use tokio::sync::mpsc;
+use tokio::task::JoinSet;
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+
+use crate::dice::Dice;
+use crate::faults::{ProcessSeam, Rates};
+use crate::load::{self, Wish};
+use crate::model::{SimModel, SimTool};
+use crate::simulation::{Happening, Simulation};
+
+/// How long runs may take after the last fault, by the clock of the world: a plan of slow steps with long back-off takes minutes.
+const PATIENCE: Duration = Duration::from_secs(1_800);
+/// How long the world goes on after the last run's end: what is left in queues must be gone then.
+const QUIET: Duration = Duration::from_secs(90);
+
+/// What became of a world.
+#[derive(Debug, PartialEq)]
+pub(crate) struct Report {
+    /// Its seed.
+    pub(crate) seed: u64,
+    /// How often each fault happened.
+    pub(crate) counts: BTreeMap<&'static str, u64>,
+    /// What must never be, and was.
+    pub(crate) violations: Vec<String>,
+    /// What happened, line by line, if that was asked for.
+    pub(crate) trace: Vec<String>,
+    /// The longest time after the last fault in which nothing happened to a run that had not ended, and that nobody had paused.
+    pub(crate) standstill: Duration,
+}
+
+/// Lives through the world of `seed`.
+pub(crate) fn live(seed: u64, trace: bool) -> Report {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build();
+    runtime.expect("a runtime without threads").block_on(async {
+        let mut world = World::new(seed, trace);
+        world.run().await;
+        let standstill = world.standstill;
+        for life in world.lives.drain(..).flatten() {
+            drop(life);
+        }
+        let (counts, violations, trace) = world.simulation.take();
+        Report { seed, counts, violations, trace, standstill }
+    })
+}
+
+/// What the world does at a set time.
+#[derive(Debug)]
+enum Deed {
+    Start(usize),
+    Terminate(usize),
+    Freeze(usize),
+    Reset(usize),
+    LoseWrites,
+    Vanish,
+    LoseHints,
+    Submit(usize),
+    Control(usize, Command),
+    Nonsense,
+    Arrive(Vec<(Target, Envelope)>),
+    Calm,
+    Resubmit,
+}
+
+/// A process that lives.
+struct Life {
+    stop: CancellationToken,
+    _tasks: JoinSet<()>,
+}
+
+#[derive(Debug, Clone, Copy)]
+enum Service {
+    Planner,
+    Executor,
+    Summarizer,
+}
+
+struct World {
+    simulation: Arc<Simulation>,
+    happenings: mpsc::UnboundedReceiver<Happening>,
+    dice: Dice,
+    broker: Broker,
+    store: Store,
+    config: Config,
+    services: Vec<Service>,
+    lives: Vec<Option<Life>>,
+    agenda: BTreeMap<(Instant, u64), Deed>,
+    deeds: u64,
+    wishes: Vec<Wish>,
+    last_deed_at: Instant,
+    calm: bool,
+    calm_at_ms: u64,
+    standstill: Duration,
+    nonsense: usize,
+}
+
+impl World {
+    fn new(seed: u64, trace: bool) -> Self {
+        let dice = Dice::new(seed);
+        let rates = Rates::drawn(&dice);
+        let span = dice.millis(5_000, 120_000);
+        let forgetful = dice.chance(0.25);
+        let (simulation, happenings) = Simulation::new(Dice::new(dice.seed()), rates, forgetful, trace);
+        let (broker, store) = simulation.servers();
+        let mut services = vec![Service::Planner, Service::Executor, Service::Summarizer];
+        services.extend(
+            [Service::Planner, Service::Executor, Service::Executor, Service::Summarizer].iter().filter(|_| dice.chance(0.5)),
+        );
+        let wishes = load::wishes(&dice, span);
+        let config = support::world::config();
+        let lives = services.iter().map(|_| None).collect();
+        let (agenda, deeds) = (BTreeMap::new(), 0);
+        let mut world = Self {
+            simulation,
+            happenings,
+            dice,
+            broker,
+            store,
+            config,
+            services,
+            lives,
+            agenda,
+            deeds,
+            wishes,
+            last_deed_at: Instant::now(),
+            calm: false,
+            calm_at_ms: 0,
+            standstill: Duration::ZERO,
+            nonsense: 0,
+        };
+        world.plan_deeds(span);
+        world
+    }
+
+    /// Everything that is to happen, but for what the seams do.
+    fn plan_deeds(&mut self, span: Duration) {
+        for process in 0..self.services.len() {
+            self.later(self.dice.millis(0, 1_000), Deed::Start(process));
+        }
+        for n in 0..self.wishes.len() {
+            let wish = self.wishes[n].clone();
+            for _ in 0..wish.copies {
+                self.later(wish.at + self.dice.millis(0, 500), Deed::Submit(n));
+            }
+            for (at, command) in wish.commands {
+                self.later(at, Deed::Control(n, command));
+            }
+        }
+        let most = usize::try_from(span.as_millis()).unwrap_or(1_000);
+        let some = |dice: &Dice, chance: f64| if dice.chance(chance) { dice.between(1, 4) } else { 0 };
+        let dice = self.dice.clone();
+        let process = |dice: &Dice| dice.below(self.services.len());
+        let mut deeds = Vec::new();
+        deeds.extend((0..some(&dice, 0.3)).map(|_| Deed::Terminate(process(&dice))));
+        deeds.extend((0..some(&dice, 0.3)).map(|_| Deed::Freeze(process(&dice))));
+        deeds.extend((0..some(&dice, 0.3)).map(|_| Deed::Reset(process(&dice))));
+        deeds.extend((0..some(&dice, 0.3)).map(|_| Deed::Vanish));
+        deeds.extend((0..some(&dice, 0.2)).map(|_| Deed::LoseHints));
+        deeds.extend((0..some(&dice, 0.2)).map(|_| Deed::Nonsense));
+        if self.simulation.forgetful {
+            deeds.extend((0..dice.between(1, 4)).map(|_| Deed::LoseWrites));
+        }
+        for deed in deeds {
+            self.later(dice.millis(0, most), deed);
+        }
+        self.later(span, Deed::Calm);
+    }
+
+    fn later(&mut self, after: Duration, deed: Deed) {
+        self.deeds += 1;
+        self.agenda.insert((Instant::now() + after, self.deeds), deed);
+    }
+
+    /// Lives until every run has ended and nothing is left.
+    async fn run(&mut self) {
+        let begin = Instant::now();
+        let calm_at = self.agenda.iter().find(|(_, deed)| matches!(deed, Deed::Calm)).map_or(begin, |((at, _), _)| *at);
+        let mut ended_at = None;
+        loop {
+            if self.simulation.is_violated() {
+                return;
+            }
+            let now = Instant::now();
+            match self.calm && self.all_ended().await {
+                true => drop(ended_at.get_or_insert(now)),
+                false => ended_at = None,
+            }
+            if ended_at.is_some_and(|ended_at| self.agenda.is_empty() && now >= self.last_deed_at.max(ended_at) + QUIET) {
+                return self.at_the_end().await;
+            }
+            if now > calm_at + PATIENCE {
+                return self.hanging().await;
+            }
+            self.next_deed().await;
+        }
+    }
+
+    /// Does what comes next, or nothing for a second.
+    async fn next_deed(&mut self) {
+        let soon = Instant::now() + Duration::from_secs(1);
+        let next = self.agenda.keys().next().map_or(soon, |(at, _)| soon.min(*at));
+        tokio::select! {
+            biased;
+            Some(happening) = self.happenings.recv() => match happening {
+                Happening::Crash(process) => {
+                    self.lives[process] = None;
+                    self.later(self.dice.millis(50, 5_000), Deed::Start(process));
+                }
+                Happening::Ghost(after, batch) => self.later(after, Deed::Arrive(batch)),
+            },
+            () = tokio::time::sleep_until(next) => {
+                if let Some(entry) = self.agenda.first_entry().filter(|entry| entry.key().0 <= Instant::now()) {
+                    let deed = entry.remove();
+                    self.last_deed_at = Instant::now();
+                    self.simulation.trace(|| format!("world: {deed:?}"));
+                    self.do_it(deed).await;
+                }
+            }
+        }
+    }
+
+    async fn do_it(&mut self, deed: Deed) {
+        match deed {
+            Deed::Start(process) => self.start(process),
+            Deed::Terminate(process) => {
+                if let Some(life) = &self.lives[process] {
+                    self.simulation.count("terminated");
+                    life.stop.cancel();
+                    self.later(self.dice.millis(100, 40_000), Deed::Start(process));
+                }
+            }
+            Deed::Freeze(process) => self.simulation.freeze(process),
+            Deed::Reset(process) if self.lives[process].is_some() => self.simulation.reset(process),
+            Deed::Reset(_not_running) => {}
+            Deed::LoseWrites => self.simulation.lose_writes(),
+            Deed::Vanish => self.simulation.vanish(),
+            Deed::LoseHints => {
+                self.simulation.count("hints lost");
+                for wish in &self.wishes {
+                    self.store.settle(&wish.run).await.expect("memory answers");
+                }
+            }
+            Deed::Submit(n) => self.submit(n).await,
+            Deed::Control(n, command) => self.control(n, command).await,
+            Deed::Nonsense => {
+                self.nonsense += 1;
+                let queue = *self.dice.pick(&Queue::ALL[..5]);
+                let body = self.dice.pick(&["", "{", "[]", "{\"run_id\":\"run 0\"}", "{\"version\":9}"]).as_bytes().to_vec();
+                self.publish(Target::Queue(queue), Envelope::new(format!("nonsense-{}", self.nonsense), "nonsense", body)).await;
+            }
+            Deed::Arrive(batch) => {
+                for (target, envelope) in batch {
+                    self.publish(target, envelope).await;
+                }
+            }
+            Deed::Calm => self.calm_down(),
+            Deed::Resubmit => self.resubmit().await,
+        }
+    }
+
+    async fn publish(&self, target: Target, envelope: Envelope) {
+        // A queue for replies may be missing; everything else is there.
+        let _unroutable = self.broker.publish(target, envelope).await;
+    }
+
+    /// Starts a process. What is left of an earlier life of it ends here.
+    fn start(&mut self, process: usize) {
+        let service = self.services[process];
+        self.lives[process] = None;
+        let life = self.simulation.born(process, &format!("{service:?}-{process}").to_lowercase());
+        let seam = Arc::new(ProcessSeam { simulation: Arc::clone(&self.simulation), process, life });
+        let env = Env {
+            clock: self.simulation.clock,
+            ids: Ids::seeded(self.dice.seed()),
+            broker: Broker::Watched(Watched::new(self.broker.clone(), Arc::clone(&seam) as Arc<dyn Seam>)),
+            store: Store::Watched(Watched::new(self.store.clone(), Arc::clone(&seam) as Arc<dyn Seam>)),
+            llm: Llm::Scripted(Arc::new(SimModel(Arc::clone(&seam))) as Arc<dyn Model>),
+            worker: format!("{service:?}-{process}.{life}").to_lowercase().into(),
+        };
+        let (stop, config) = (CancellationToken::new(), self.config.clone());
+        let (stopped, mut tasks) = (stop.clone(), JoinSet::new());
+        match service {
+            Service::Planner => tasks.spawn(async move { ended(planner::run(env, &config, stopped).await) }),
+            Service::Summarizer => tasks.spawn(async move { ended(summarizer::run(env, &config, stopped).await) }),
+            Service::Executor => {
+                let tools = Toolbox::new(vec![Box::new(SimTool(seam))]).expect("one tool");
+                tasks.spawn(async move { ended(executor::run(env, &config, tools, stopped).await) })
+            }
+        };
+        self.lives[process] = Some(Life { stop, _tasks: tasks });
+    }
+
+    async fn submit(&self, n: usize) {
+        let wish = &self.wishes[n];
+        if let Some(queue) = &wish.reply_to {
+            self.simulation.broker.declare(queue);
+        }
+        let id = format!("{}-{}", wish.run, self.deeds + self.dice.seed());
+        let mut envelope = Envelope::new(id, "objective", wish.body.to_string().into_bytes());
+        envelope.reply_to.clone_from(&wish.reply_to);
+        self.publish(Target::Queue(Queue::Objectives), envelope).await;
+    }
+
+    async fn control(&self, n: usize, command: Command) {
+        let run = &self.wishes[n].run;
+        let body = json!({"run_id": run.as_str(), "command": command.as_str(), "by": "somebody"});
+        let envelope =
+            Envelope::new(format!("{run}-{}-{}", command.as_str(), self.dice.seed()), "control", body.to_string().into_bytes());
+        self.publish(Target::Queue(Queue::Controls), envelope).await;
+    }
+
+    /// Nothing goes wrong any more; whoever does not run is started, and what its owner has paused is resumed.
+    fn calm_down(&mut self) {
+        self.calm = true;
+        self.calm_at_ms = self.simulation.clock.now_ms();
+        self.simulation.calm_down();
+        for process in 0..self.services.len() {
+            if self.lives[process].as_ref().is_none_or(|life| life.stop.is_cancelled()) {
+                self.agenda.retain(|_, deed| !matches!(deed, Deed::Start(other) if *other == process));
+                self.later(self.dice.millis(0, 2_000), Deed::Start(process));
+            }
+        }
+        for n in 0..self.wishes.len() {
+            for after in [10, 120] {
+                self.later(Duration::from_secs(after), Deed::Control(n, Command::Resume));
+            }
+        }
+        if self.simulation.forgetful {
+            self.later(Duration::from_secs(150), Deed::Resubmit);
+        }
+    }
+
+    /// A store that has forgotten that a run was opened cannot know of it: its owner asks again.
+    async fn resubmit(&self) {
+        for n in 0..self.wishes.len() {
+            if self.store.status(&self.wishes[n].run).await == Ok(None) {
+                self.simulation.count("run forgotten");
+                self.submit(n).await;
+            }
+        }
+    }
+
+    /// Whether every run has ended. Notes how long the others have stood still.
+    async fn all_ended(&mut self) -> bool {
+        let mut all = true;
+        for wish in &self.wishes {
+            let status = self.store.status(&wish.run).await.expect("memory answers");
+            if status.is_some_and(RunStatus::is_final) {
+                continue;
+            }
+            all = false;
+            let owner = matches!(status, None | Some(RunStatus::Paused | RunStatus::AwaitingApproval));
+            let last =
+                self.store.events(&wish.run, "", usize::MAX).await.expect("memory answers").last().map(|event| event.at_ms);
+            if let Some(last) = last.filter(|_| !owner) {
+                let since = self.simulation.clock.now_ms().saturating_sub(last.max(self.calm_at_ms));
+                self.standstill = self.standstill.max(Duration::from_millis(since));
+            }
+        }
+        all
+    }
+
+    async fn hanging(&self) {
+        for wish in &self.wishes {
+            let snapshot = self.store.snapshot(&wish.run).await.expect("memory answers");
+            match snapshot {
+                Some(snapshot) if snapshot.view.status.is_final() => {}
+                Some(snapshot) => self.simulation.violation(format!("I16: run {} hangs: {:#?}", wish.run, snapshot.view)),
+                None => self.simulation.violation(format!("I1: run {} is not there", wish.run)),
+            }
+        }
+    }
+
+    /// Every run has ended, and the world has been quiet since.
+    async fn at_the_end(&self) {
+        let violated = |what: String| self.simulation.violation(what);
+        for wish in &self.wishes {
+            let document = self.store.result(&wish.run).await.expect("memory answers").unwrap_or_default();
+            let exempt = self.simulation.was_reopened(&wish.run);
+            match serde_json::from_str::<RunDocument>(&document) {
+                Ok(parsed) => drop(load::verify(&parsed, exempt).map_err(|why| violated(format!("run {}: {why}", wish.run)))),
+                Err(error) => violated(format!("I4: run {}: {error}", wish.run)),
+            }
+            if let Some(queue) = &wish.reply_to {
+                let mut replies = 0;
+                while let Some(reply) = self.simulation.broker.receive(queue).now_or_never() {
+                    replies += 1;
+                    let same = reply.body == document.as_bytes() || exempt || self.simulation.forgetful;
+                    if !same {
+                        violated(format!("I4: run {}: a reply that is not its document", wish.run));
+                    }
+                }
+                if replies == 0 {
+                    violated(format!("run {}: no reply on {queue}", wish.run));
+                }
+            }
+        }
+        for queue in Queue::ALL {
+            let depth = self.broker.depth(queue).await.expect("memory answers");
+            if depth > 0 {
+                violated(format!("I17: {depth} messages are left in {}", queue.role()));
+            }
+        }
+        if self.simulation.broker.unacknowledged() > 0 {
+            violated(format!("I17: {} messages are still out", self.simulation.broker.unacknowledged()));
+        }
+        let letters = self.store.dead_letters(1_000).await.expect("memory answers");
+        let meant = |letter: &&String| letter.contains("nonsense") || letter.contains("delivery_limit");
+        for letter in letters.iter().filter(|letter| !meant(letter)) {
+            violated(format!("I18: a dead letter that nobody meant: {letter}"));
+        }
+    }
+}
+
+/// A service that ends by itself has failed.
+fn ended(result: anyhow::Result<()>) {
+    result.expect("a service does not fail");
+}
