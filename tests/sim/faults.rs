@@ -34,6 +34,8 @@ pub(crate) struct Rates {
     pub(crate) publish_twice: f64,
     /// Only a part of a batch arrives.
     pub(crate) publish_cut: f64,
+    /// A publication is confirmed, and its messages vanish.
+    pub(crate) vanish: f64,
     /// A delivery does not arrive and goes back.
     pub(crate) delivery_lost: f64,
     /// An acknowledgement does not arrive.
@@ -61,6 +63,7 @@ impl Rates {
             ghost: rate(0.3),
             publish_twice: rate(0.03),
             publish_cut: rate(0.03),
+            vanish: rate(0.01),
             delivery_lost: rate(0.01),
             ack_lost: rate(0.03),
             model: rate(0.05),
@@ -83,7 +86,7 @@ pub(crate) struct ProcessSeam {
 impl Seam for ProcessSeam {
     fn before<'a>(&'a self, call: Call<'a>) -> Answering<'a, Fate> {
         Box::pin(async move {
-            self.pass().await;
+            self.pass_with(is_idle(&call)).await;
             let fate = self.simulation.fate(self.process, &call);
             self.simulation.trace(|| format!("{} {} → {fate:?}", self.name(), said(&call)));
             if let (Call::Publish { batch }, Fate::Lost) = (call, fate) {
@@ -102,8 +105,11 @@ impl Seam for ProcessSeam {
             {
                 self.simulation.acknowledged(self.process, queue, envelope);
             }
+            if let Call::Publish { batch } = call {
+                self.simulation.published(batch);
+            }
             self.simulation.observe(&call);
-            self.pass().await;
+            self.pass_with(is_idle(&call)).await;
         })
     }
 }
@@ -111,8 +117,12 @@ impl Seam for ProcessSeam {
 impl ProcessSeam {
     /// A point at which the process may end, stand still or be held up. Of a process that has ended nothing returns.
     pub(crate) async fn pass(&self) {
+        self.pass_with(false).await;
+    }
+
+    async fn pass_with(&self, idle: bool) {
         let simulation = &self.simulation;
-        if simulation.crashes(self.process, self.life) {
+        if simulation.crashes(self.process, self.life, idle) {
             simulation.trace(|| format!("{} ends here", self.name()));
         }
         let delay = simulation.delay(self.process);
@@ -130,6 +140,14 @@ impl ProcessSeam {
 
     fn name(&self) -> String {
         format!("{}.{}", self.simulation.name(self.process), self.life)
+    }
+}
+
+/// Whether nothing comes of the call most of the time: an end there is like one between two calls.
+fn is_idle(call: &Call<'_>) -> bool {
+    match call {
+        Call::Verb { name, .. } => ["due", "list", "renew", "status"].contains(name),
+        Call::Publish { .. } | Call::Deliver { .. } | Call::Ack { .. } => false,
     }
 }
 

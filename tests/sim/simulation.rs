@@ -60,6 +60,9 @@ pub(crate) struct Simulation {
 #[derive(Default)]
 struct Inner {
     rates: Rates,
+    /// Which passes end their process, and how many there have been.
+    crash_at: Vec<u64>,
+    passes: u64,
     processes: Vec<Process>,
     trace: Option<Vec<String>>,
     checker: Checker,
@@ -100,11 +103,17 @@ impl fmt::Debug for Simulation {
 
 impl Simulation {
     /// A world without processes, and where to learn of those that end.
-    pub(crate) fn new(dice: Dice, rates: Rates, forgetful: bool, trace: bool) -> (Arc<Self>, mpsc::UnboundedReceiver<Happening>) {
+    pub(crate) fn new(
+        dice: Dice,
+        rates: Rates,
+        crash_at: &[u64],
+        forgetful: bool,
+        trace: bool,
+    ) -> (Arc<Self>, mpsc::UnboundedReceiver<Happening>) {
         let started = Instant::now();
         let clock = Clock::Tokio { epoch_ms: 1_700_000_000_000, started };
         let (happenings, on_happening) = mpsc::unbounded_channel();
-        let inner = Inner { rates, trace: trace.then(Vec::new), ..Inner::default() };
+        let inner = Inner { rates, crash_at: crash_at.to_vec(), trace: trace.then(Vec::new), ..Inner::default() };
         let simulation = Self {
             broker: MemoryBroker::new("sim"),
             store: Arc::new(MemoryStore::new(StoreTime::Clock(clock))),
@@ -151,10 +160,15 @@ impl Simulation {
         standing.life != life || !standing.running
     }
 
-    /// Ends the process, by chance; whether it did.
-    pub(crate) fn crashes(&self, process: usize, life: u32) -> bool {
+    /// Ends the process, by chance or as planned; whether it did. Idle passes are not counted.
+    pub(crate) fn crashes(&self, process: usize, life: u32, idle: bool) -> bool {
         let mut inner = self.lock();
-        if inner.processes[process].life != life || !inner.processes[process].running || !self.dice.chance(inner.rates.crash) {
+        if inner.processes[process].life != life || !inner.processes[process].running {
+            return false;
+        }
+        inner.passes += u64::from(!idle);
+        let planned = !idle && inner.crash_at.contains(&inner.passes);
+        if !planned && !self.dice.chance(inner.rates.crash) {
             return false;
         }
         inner.processes[process].running = false;
@@ -266,18 +280,34 @@ impl Simulation {
         self.store.restore(kept);
     }
 
-    /// A few messages vanish: of runs that are known to the store, so that somebody can know of it.
+    /// A few of the messages that wait to be delivered vanish.
     pub(crate) fn vanish(&self) {
-        let store = Store::Memory(Arc::clone(&self.store));
-        let lost = self.broker.lose(|queue, envelope| {
-            let body: serde_json::Value = serde_json::from_slice(&envelope.body).unwrap_or_default();
-            let run = body["run_id"].as_str().and_then(|run| RunId::parse(run).ok());
-            let known = run.is_some_and(|run| store.status(&run).now_or_never().is_some_and(|status| status != Ok(None)));
-            known && !queue.ends_with(".controls") && !queue.starts_with("answers") && self.dice.chance(0.7)
-        });
+        let lost = self.broker.lose(|queue, envelope| self.may_vanish(queue, envelope) && self.dice.chance(0.7));
         if lost > 0 {
             self.lock().count("message vanished");
         }
+    }
+
+    /// A batch has been published and confirmed. By chance it vanishes all the same.
+    pub(crate) fn published(&self, batch: &[(Target, Envelope)]) {
+        let rate = self.lock().rates.vanish;
+        if !self.dice.chance(rate) {
+            return;
+        }
+        let ids: BTreeSet<&str> = batch.iter().map(|(_, envelope)| envelope.message_id.as_str()).collect();
+        let lost = self.broker.lose(|queue, envelope| ids.contains(&*envelope.message_id) && self.may_vanish(queue, envelope));
+        if lost > 0 {
+            self.lock().count("publication vanished");
+        }
+    }
+
+    /// Only what a run that the store knows waits for can be missed by somebody.
+    fn may_vanish(&self, queue: &str, envelope: &Envelope) -> bool {
+        let store = Store::Memory(Arc::clone(&self.store));
+        let body: serde_json::Value = serde_json::from_slice(&envelope.body).unwrap_or_default();
+        let run = body["run_id"].as_str().and_then(|run| RunId::parse(run).ok());
+        let known = run.is_some_and(|run| store.status(&run).now_or_never().is_some_and(|status| status != Ok(None)));
+        known && !queue.ends_with(".controls") && !queue.starts_with("answers")
     }
 
     /// Looks at the run that a verb was about.
@@ -380,6 +410,11 @@ impl Simulation {
     /// Whether the run was ever retried.
     pub(crate) fn was_reopened(&self, run: &RunId) -> bool {
         self.lock().checker.was_reopened(run)
+    }
+
+    /// How often a process has passed a point at which it may end.
+    pub(crate) fn passes(&self) -> u64 {
+        self.lock().passes
     }
 
     /// What was counted, seen and said.

@@ -33,11 +33,33 @@ const PATIENCE: Duration = Duration::from_secs(1_800);
 /// How long the world goes on after the last run's end: what is left in queues must be gone then.
 const QUIET: Duration = Duration::from_secs(90);
 
+/// Which world: everything about it follows from this.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct Which {
+    /// What there is, and what goes wrong.
+    pub(crate) seed: u64,
+    /// Instead of what the seed says: nothing goes wrong but that processes end, each at one of these passes, counted over the whole world.
+    pub(crate) crashes: Option<Vec<u64>>,
+}
+
+impl std::fmt::Display for Which {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "--seed {}", self.seed)?;
+        match &self.crashes {
+            Some(at) if at.is_empty() => f.write_str(" --crash none"),
+            Some(at) => write!(f, " --crash {}", at.iter().map(u64::to_string).collect::<Vec<_>>().join(",")),
+            None => Ok(()),
+        }
+    }
+}
+
 /// What became of a world.
 #[derive(Debug, PartialEq)]
 pub(crate) struct Report {
-    /// Its seed.
-    pub(crate) seed: u64,
+    /// Which one.
+    pub(crate) which: Which,
+    /// How often a process has passed a point at which it may end.
+    pub(crate) passes: u64,
     /// How often each fault happened.
     pub(crate) counts: BTreeMap<&'static str, u64>,
     /// What must never be, and was.
@@ -48,18 +70,19 @@ pub(crate) struct Report {
     pub(crate) standstill: Duration,
 }
 
-/// Lives through the world of `seed`.
-pub(crate) fn live(seed: u64, trace: bool) -> Report {
+/// Lives through a world.
+pub(crate) fn live(which: &Which, trace: bool) -> Report {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build();
     runtime.expect("a runtime without threads").block_on(async {
-        let mut world = World::new(seed, trace);
+        let mut world = World::new(which, trace);
         world.run().await;
         let standstill = world.standstill;
         for life in world.lives.drain(..).flatten() {
             drop(life);
         }
+        let passes = world.simulation.passes();
         let (counts, violations, trace) = world.simulation.take();
-        Report { seed, counts, violations, trace, standstill }
+        Report { which: which.clone(), passes, counts, violations, trace, standstill }
     })
 }
 
@@ -114,12 +137,16 @@ struct World {
 }
 
 impl World {
-    fn new(seed: u64, trace: bool) -> Self {
-        let dice = Dice::new(seed);
-        let rates = Rates::drawn(&dice);
-        let span = dice.millis(5_000, 120_000);
-        let forgetful = dice.chance(0.25);
-        let (simulation, happenings) = Simulation::new(Dice::new(dice.seed()), rates, forgetful, trace);
+    fn new(which: &Which, trace: bool) -> Self {
+        let dice = Dice::new(which.seed);
+        let mut rates = Rates::drawn(&dice);
+        let mut span = dice.millis(5_000, 120_000);
+        let mut forgetful = dice.chance(0.25);
+        if which.crashes.is_some() {
+            (rates, span, forgetful) = (Rates::default(), Duration::from_secs(40), false);
+        }
+        let crashes = which.crashes.clone().unwrap_or_default();
+        let (simulation, happenings) = Simulation::new(Dice::new(dice.seed()), rates, &crashes, forgetful, trace);
         let (broker, store) = simulation.servers();
         let mut services = vec![Service::Planner, Service::Executor, Service::Summarizer];
         services.extend(
@@ -147,12 +174,12 @@ impl World {
             standstill: Duration::ZERO,
             nonsense: 0,
         };
-        world.plan_deeds(span);
+        world.plan_deeds(span, which.crashes.is_none());
         world
     }
 
     /// Everything that is to happen, but for what the seams do.
-    fn plan_deeds(&mut self, span: Duration) {
+    fn plan_deeds(&mut self, span: Duration, faults: bool) {
         for process in 0..self.services.len() {
             self.later(self.dice.millis(0, 1_000), Deed::Start(process));
         }
@@ -164,6 +191,10 @@ impl World {
             for (at, command) in wish.commands {
                 self.later(at, Deed::Control(n, command));
             }
+        }
+        self.later(span, Deed::Calm);
+        if !faults {
+            return;
         }
         let most = usize::try_from(span.as_millis()).unwrap_or(1_000);
         let some = |dice: &Dice, chance: f64| if dice.chance(chance) { dice.between(1, 4) } else { 0 };
@@ -182,7 +213,6 @@ impl World {
         for deed in deeds {
             self.later(dice.millis(0, most), deed);
         }
-        self.later(span, Deed::Calm);
     }
 
     fn later(&mut self, after: Duration, deed: Deed) {
