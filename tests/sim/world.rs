@@ -8,6 +8,7 @@ use std::time::Duration;
 use common::broker::{Broker, Envelope, Target};
 use common::config::Config;
 use common::env::Env;
+use common::event::EventType;
 use common::ids::Ids;
 use common::llm::{Llm, Model};
 use common::message::{Command, Queue};
@@ -134,6 +135,8 @@ struct World {
     calm_at_ms: u64,
     standstill: Duration,
     nonsense: usize,
+    /// Nothing goes wrong here at all.
+    faultless: bool,
 }
 
 impl World {
@@ -173,6 +176,7 @@ impl World {
             calm_at_ms: 0,
             standstill: Duration::ZERO,
             nonsense: 0,
+            faultless: which.crashes.as_ref().is_some_and(Vec::is_empty),
         };
         world.plan_deeds(span, which.crashes.is_none());
         world
@@ -426,6 +430,12 @@ impl World {
         for wish in &self.wishes {
             let document = self.store.result(&wish.run).await.expect("memory answers").unwrap_or_default();
             let exempt = self.simulation.was_reopened(&wish.run);
+            if self.faultless {
+                let events = self.store.events(&wish.run, "", usize::MAX).await.expect("memory answers");
+                if let Some(repair) = events.iter().find(|event| event.kind == EventType::TakenBack) {
+                    violated(format!("run {}: something was repaired where nothing went wrong: {repair:?}", wish.run));
+                }
+            }
             match serde_json::from_str::<RunDocument>(&document) {
                 Ok(parsed) => drop(load::verify(&parsed, exempt).map_err(|why| violated(format!("run {}: {why}", wish.run)))),
                 Err(error) => violated(format!("I4: run {}: {error}", wish.run)),
