@@ -1,0 +1,141 @@
+//! What the servers and the network may do while runs go on. Every run ends, with one outcome of each step and one answer, soon
+//! after the fault is over: each scenario prints how soon.
+//!
+//! Most scenarios do the same: [`Work::begin`] brings runs to every stage (some of their model calls wait), the fault strikes, the
+//! model answers into it, the fault ends, and [`Work::ends`] waits for all of them.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use common::event::EventType;
+use common::id::RunId;
+use common::run::{RunDocument, RunStatus};
+use serde_json::{Value, json};
+use support::fake_openai::{Behaviour, FakeOpenAi, Purpose, Request, Script, ScriptedMove};
+use support::stack::Stack;
+use tokio::sync::Semaphore;
+use tokio::time::Instant;
+
+mod broker;
+
+/// Runs of each kind.
+const RUNS_PER_KIND: usize = 2;
+/// Kinds of runs that the model holds somewhere.
+const KINDS: [(&str, Purpose); 3] =
+    [("wait at the plan", Purpose::Plan), ("wait at the step", Purpose::Act), ("wait at the answer", Purpose::Answer)];
+/// Steps of a run that needs no model.
+const CHAIN: u32 = 20;
+
+/// A model that waits in the middle, and the runs that it keeps waiting.
+struct Work {
+    fake: FakeOpenAi,
+    gate: Arc<Semaphore>,
+    /// Requests that have come to wait.
+    waiting: Arc<AtomicUsize>,
+}
+
+fn waits(request: &Request) -> bool {
+    let prompt = request.prompt();
+    KINDS.iter().any(|(kind, purpose)| *purpose == request.purpose() && prompt.contains(kind))
+}
+
+/// Sums in a chain: as fast as the servers allow.
+fn chain() -> Value {
+    let steps = (1..=CHAIN).map(|n| {
+        json!({"step_number": n, "description": "a sum", "tool_hint": "calculate", "arguments": {"expression": format!("{n}+{n}")},
+               "depends_on": if n == 1 { vec![] } else { vec![n - 1] }})
+    });
+    json!({"objective": "sums", "plan": {"steps": steps.collect::<Vec<_>>()}, "options": {"respond": "results"}})
+}
+
+impl Work {
+    async fn new() -> Self {
+        let (gate, waiting) = (Arc::new(Semaphore::new(0)), Arc::new(AtomicUsize::new(0)));
+        let script = Script::default()
+            .plan(|request| {
+                let first = if request.prompt().contains(KINDS[1].0) { KINDS[1].0 } else { "first" };
+                json!({"steps": [
+                    {"step_number": 1, "description": first, "depends_on": []},
+                    {"step_number": 2, "description": "second", "depends_on": [1]},
+                ]})
+            })
+            .act(|_| ScriptedMove::Answer("done".into()))
+            .answer(|_| "all done".into());
+        let (held, came) = (gate.clone(), waiting.clone());
+        let fake = FakeOpenAi::start(move |request| {
+            let reply = script.respond(request);
+            if waits(request) {
+                came.fetch_add(1, Ordering::SeqCst);
+                Behaviour::Held(held.clone(), Box::new(reply))
+            } else {
+                reply
+            }
+        })
+        .await;
+        Self { fake, gate, waiting }
+    }
+
+    /// What services need to ask this model.
+    fn settings(&self) -> Vec<(&'static str, String)> {
+        vec![("OPENAI_BASE_URL", self.fake.base_url()), ("OPENAI_MODEL", "fake-1".to_owned())]
+    }
+
+    /// Publishes runs of every kind, and waits until the model holds all that it is to hold. The others are on their way.
+    async fn begin(&self, stack: &Stack, name: &str) -> Vec<RunId> {
+        self.gate.forget_permits(self.gate.available_permits());
+        let before = self.waiting.load(Ordering::SeqCst);
+        let mut runs = Vec::new();
+        for (number, (kind, _)) in KINDS.iter().enumerate() {
+            for n in 0..RUNS_PER_KIND {
+                runs.push(stack.objective(&format!("{name}-{number}-{n}"), json!({"objective": kind})).await);
+            }
+        }
+        let all_wait = || self.waiting.load(Ordering::SeqCst) - before >= KINDS.len() * RUNS_PER_KIND;
+        stack.until("the model holds its runs", async || all_wait()).await;
+        for n in 0..RUNS_PER_KIND {
+            runs.push(stack.objective(&format!("{name}-sums-{n}"), chain()).await);
+        }
+        runs
+    }
+
+    /// The model answers from now on, also what it is asked again.
+    fn answer(&self) {
+        self.gate.add_permits(10_000);
+    }
+}
+
+/// Waits until all runs have ended as they should have without the fault, which was over at `since`.
+async fn all_end(stack: &Stack, scenario: &str, runs: &[RunId], since: Instant) {
+    for run in runs {
+        let result = stack.result(run).await;
+        complete(&result);
+        recorded_once(stack, &result).await;
+    }
+    println!("recovery: {scenario}: {} runs ended within {:.1} s", runs.len(), since.elapsed().as_secs_f64());
+}
+
+fn complete(result: &RunDocument) {
+    assert_eq!(result.status, RunStatus::Succeeded, "{result:#?}");
+    assert!(result.step_results.iter().all(|step| step.attempts == 1), "a fault of the servers costs no attempt: {result:#?}");
+    if result.objective == "sums" {
+        let sums: Vec<String> =
+            result.step_results.iter().map(|step| step.result.as_str().unwrap_or_default().to_owned()).collect();
+        assert_eq!(sums, (1..=CHAIN).map(|n| (n + n).to_string()).collect::<Vec<_>>());
+    } else {
+        assert_eq!(result.final_response.as_deref(), Some("all done"));
+        assert!(result.step_results.iter().all(|step| step.result == "done"), "{result:#?}");
+    }
+}
+
+/// Exactly one recorded outcome of every step and one end, as the audit trail tells it.
+async fn recorded_once(stack: &Stack, result: &RunDocument) {
+    let run = &result.run_id;
+    let events = stack.store().events(run, "", 10_000).await.unwrap();
+    for step in &result.step_results {
+        let slot = step.step_number.to_string();
+        let ended = events.iter().filter(|e| e.kind == EventType::StepFinished && e.slot.as_deref() == Some(&slot)).count();
+        assert_eq!(ended, 1, "run {run} step {slot}");
+    }
+    assert_eq!(events.iter().filter(|event| event.kind == EventType::RunFinished).count(), 1, "run {run}");
+    assert_eq!(events.last().map(|event| event.kind), Some(EventType::RunFinished), "run {run}");
+}
