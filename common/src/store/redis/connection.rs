@@ -181,7 +181,9 @@ fn may_pass(error: &RedisError) -> bool {
     let ours = matches!(error.kind(), ErrorKind::Parse | ErrorKind::UnexpectedReturnType | ErrorKind::InvalidClientConfig);
     let code = error.code().unwrap_or_default();
     let text = error.to_string();
-    let mistaken = matches!(code, "WRONGTYPE" | "CROSSSLOT") || (code == "ERR" && text.contains("script"));
+    // Before version 7 Redis reports what a script ran into as an error of the script.
+    let refused = ["-READONLY", "-OOM", "-MISCONF", "-NOREPLICAS"].iter().any(|refusal| text.contains(refusal));
+    let mistaken = matches!(code, "WRONGTYPE" | "CROSSSLOT") || (code == "ERR" && text.contains("script") && !refused);
     !ours && !mistaken
 }
 
@@ -240,5 +242,36 @@ fn masked(url: &str) -> String {
     match (url.find("://"), url.rfind('@')) {
         (Some(scheme), Some(at)) if scheme + 3 < at => format!("{}***{}", &url[..scheme + 3], &url[at..]),
         _ => url.to_owned(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn said(line: &str) -> RedisError {
+        redis::parse_redis_value(format!("-{line}\r\n").as_bytes()).unwrap().extract_error().unwrap_err()
+    }
+
+    #[test]
+    fn only_mistakes_are_final() {
+        for passes in [
+            "READONLY You can't write against a read only replica. script: 71, on @user_script:385.",
+            "OOM command not allowed when used memory > 'maxmemory'. script: 71, on @user_script:385.",
+            // As Redis 6.2 says the same.
+            "ERR Error running script (call to f_71): @user_script:385: -READONLY You can't write against a read only replica.",
+            "ERR Error running script (call to f_71): @user_script:385: -OOM command not allowed when used memory > 'maxmemory'.",
+            "LOADING Redis is loading the dataset in memory",
+            "NOAUTH Authentication required.",
+        ] {
+            assert!(may_pass(&said(passes)), "{passes}");
+        }
+        for stays in [
+            "WRONGTYPE Operation against a key holding the wrong kind of value",
+            "ERR Error running script (call to f_71): @user_script:12: attempt to index a nil value",
+            "ERR user_script:12: Script attempted to access nonexistent global variable 'x' script: 71, on @user_script:12.",
+        ] {
+            assert!(!may_pass(&said(stays)), "{stays}");
+        }
     }
 }
