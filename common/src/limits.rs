@@ -150,13 +150,13 @@ pub const RETRY_BACKOFF_MIN: Duration = Duration::from_secs(1);
 /// Longest wait before a transient failure is tried again.
 pub const RETRY_BACKOFF_MAX: Duration = Duration::from_secs(60);
 /// How long a published message may stay unclaimed before it is published again; doubled each time.
-pub const DISPATCH_TIMEOUT: Duration = Duration::from_secs(60);
+pub const DISPATCH_TIMEOUT: Duration = Duration::from_secs(20);
 /// How often a planner looks for runs whose wake-up time has come.
 pub const WAKEUP_POLL: Duration = Duration::from_millis(500);
 /// Runs that one poll takes.
 pub const WAKEUPS_PER_POLL_MAX: usize = 100;
 /// Longest time between two looks at a live run.
-pub const WAKEUP_INTERVAL_MAX: Duration = Duration::from_secs(60);
+pub const WAKEUP_INTERVAL_MAX: Duration = Duration::from_secs(30);
 /// Shards of the wake-up hints.
 pub const WAKEUP_SHARDS: u32 = 8;
 /// Tries to publish a reply to a queue of the submitter's before that is given up.
