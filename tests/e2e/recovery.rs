@@ -9,15 +9,24 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use common::event::EventType;
 use common::id::RunId;
+use common::message::Queue;
 use common::run::{RunDocument, RunStatus};
 use serde_json::{Value, json};
 use support::fake_openai::{Behaviour, FakeOpenAi, Purpose, Request, Script, ScriptedMove};
-use support::stack::Stack;
+use support::stack::{Process, Stack};
 use tokio::sync::Semaphore;
 use tokio::time::Instant;
 
 mod broker;
+mod failover;
+mod network;
+mod poison;
+mod queues;
+mod stops;
+mod store;
 
+/// What [`Stack::with_services`] starts.
+const SERVICES: [&str; 4] = ["planner", "executor", "executor", "summarizer"];
 /// Runs of each kind.
 const RUNS_PER_KIND: usize = 2;
 /// Kinds of runs that the model holds somewhere.
@@ -48,6 +57,15 @@ fn chain() -> Value {
     json!({"objective": "sums", "plan": {"steps": steps.collect::<Vec<_>>()}, "options": {"respond": "results"}})
 }
 
+/// Publishes runs that need no model.
+async fn sums(stack: &Stack, name: &str) -> Vec<RunId> {
+    let mut runs = Vec::new();
+    for n in 0..RUNS_PER_KIND {
+        runs.push(stack.objective(&format!("{name}-sums-{n}"), chain()).await);
+    }
+    runs
+}
+
 impl Work {
     async fn new() -> Self {
         let (gate, waiting) = (Arc::new(Semaphore::new(0)), Arc::new(AtomicUsize::new(0)));
@@ -75,27 +93,37 @@ impl Work {
         Self { fake, gate, waiting }
     }
 
-    /// What services need to ask this model.
-    fn settings(&self) -> Vec<(&'static str, String)> {
-        vec![("OPENAI_BASE_URL", self.fake.base_url()), ("OPENAI_MODEL", "fake-1".to_owned())]
+    /// Services on these servers that ask this model. They may reach the servers another way than the user does (`settings`).
+    async fn stack(&self, amqp_url: &str, redis_url: &str, settings: &[(&str, &str)]) -> (Stack, Vec<Process>) {
+        let url = self.fake.base_url();
+        let model = [("OPENAI_BASE_URL", url.as_str()), ("OPENAI_MODEL", "fake-1")];
+        Stack::on(amqp_url, redis_url, &[model.as_slice(), settings].concat()).await.with_services().await
     }
 
     /// Publishes runs of every kind, and waits until the model holds all that it is to hold. The others are on their way.
     async fn begin(&self, stack: &Stack, name: &str) -> Vec<RunId> {
         self.gate.forget_permits(self.gate.available_permits());
-        let before = self.waiting.load(Ordering::SeqCst);
+        let before = self.asked();
         let mut runs = Vec::new();
         for (number, (kind, _)) in KINDS.iter().enumerate() {
             for n in 0..RUNS_PER_KIND {
                 runs.push(stack.objective(&format!("{name}-{number}-{n}"), json!({"objective": kind})).await);
             }
         }
-        let all_wait = || self.waiting.load(Ordering::SeqCst) - before >= KINDS.len() * RUNS_PER_KIND;
-        stack.until("the model holds its runs", async || all_wait()).await;
-        for n in 0..RUNS_PER_KIND {
-            runs.push(stack.objective(&format!("{name}-sums-{n}"), chain()).await);
-        }
+        self.waits_again(stack, before).await;
+        runs.extend(sums(stack, name).await);
         runs
+    }
+
+    /// Requests so far that had to wait.
+    fn asked(&self) -> usize {
+        self.waiting.load(Ordering::SeqCst)
+    }
+
+    /// Waits until the model holds the runs of one [`Work::begin`]; `before`: what was asked before.
+    async fn waits_again(&self, stack: &Stack, before: usize) {
+        let held = KINDS.len() * RUNS_PER_KIND;
+        stack.until("the model holds its runs", async || self.asked() - before >= held).await;
     }
 
     /// The model answers from now on, also what it is asked again.
@@ -112,6 +140,14 @@ async fn all_end(stack: &Stack, scenario: &str, runs: &[RunId], since: Instant) 
         recorded_once(stack, &result).await;
     }
     println!("recovery: {scenario}: {} runs ended within {:.1} s", runs.len(), since.elapsed().as_secs_f64());
+}
+
+/// Nothing is left: no message waits, and none became a dead letter.
+async fn at_rest(stack: &Stack) {
+    for queue in Queue::ALL {
+        stack.until("every queue is empty", async || stack.messages(queue).await == Some(0)).await;
+    }
+    assert_eq!(stack.store().dead_letters(10).await.unwrap(), Vec::<String>::new());
 }
 
 fn complete(result: &RunDocument) {

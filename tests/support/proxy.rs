@@ -1,8 +1,8 @@
 //! A TCP proxy in front of a server: forwards, delays, holds back, loses replies, breaks connections, or turns newcomers away.
 
 use std::net::{Ipv4Addr, SocketAddr};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -36,6 +36,8 @@ struct Weather {
     delay: Duration,
     requests_held: bool,
     replies_held: bool,
+    /// How often all connections have been stranded.
+    strandings: u64,
 }
 
 /// How all connections are to end.
@@ -47,7 +49,7 @@ struct Break {
 }
 
 struct Control {
-    upstream: String,
+    upstream: Mutex<String>,
     refusing: AtomicBool,
     /// Replies that are still to be lost.
     losses: AtomicUsize,
@@ -61,7 +63,7 @@ impl Proxy {
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await?;
         let address = listener.local_addr()?;
         let control = Arc::new(Control {
-            upstream,
+            upstream: Mutex::new(upstream),
             refusing: AtomicBool::new(false),
             losses: AtomicUsize::new(0),
             weather: watch::Sender::default(),
@@ -92,6 +94,11 @@ impl Proxy {
         self.control.refusing.store(refuse, Ordering::SeqCst);
     }
 
+    /// New connections go to another server from now on; those that are open stay where they are.
+    pub fn redirect(&self, upstream: String) {
+        *self.control.upstream.lock().unwrap_or_else(PoisonError::into_inner) = upstream;
+    }
+
     /// How late everything arrives, each way.
     pub fn delay(&self, delay: Duration) {
         self.control.weather.send_modify(|weather| weather.delay = delay);
@@ -110,6 +117,12 @@ impl Proxy {
     pub fn blackhole(&self, hold: bool) {
         self.hold(Way::Requests, hold);
         self.hold(Way::Replies, hold);
+    }
+
+    /// Nothing ever gets through on the connections that are open now, and nobody tells either side; new ones are fine. As when a
+    /// host is gone and another one has taken its place.
+    pub fn strand_connections(&self) {
+        self.control.weather.send_modify(|weather| weather.strandings += 1);
     }
 
     /// The next `count` replies do not arrive: the server has done what it was asked for, and the connection is reset.
@@ -146,15 +159,17 @@ enum End {
 
 async fn forward(mut client: TcpStream, control: Arc<Control>) {
     let mut on_break = control.breaks.subscribe();
-    let Ok(mut server) = TcpStream::connect(&control.upstream).await else { return };
+    let upstream = control.upstream.lock().unwrap_or_else(PoisonError::into_inner).clone();
+    let Ok(mut server) = TcpStream::connect(upstream).await else { return };
     let _or_a_little_slower = (client.set_nodelay(true), server.set_nodelay(true));
+    let born = control.weather.borrow().strandings;
     let ((from_client, to_client), (from_server, to_server)) = (client.split(), server.split());
     let end = tokio::select! {
         _ = on_break.changed() => if on_break.borrow().reset { End::Reset } else { End::Closed },
         ended = async {
             tokio::try_join!(
-                pump(Way::Requests, from_client, to_server, &control),
-                pump(Way::Replies, from_server, to_client, &control),
+                pump((Way::Requests, born), from_client, to_server, &control),
+                pump((Way::Replies, born), from_server, to_client, &control),
             )
         } => ended.err().unwrap_or(End::Closed),
     };
@@ -164,8 +179,9 @@ async fn forward(mut client: TcpStream, control: Arc<Control>) {
     }
 }
 
-/// Forwards one way until its sender has no more to say (the other way goes on), or the connection is over.
-async fn pump(way: Way, mut from: ReadHalf<'_>, mut to: WriteHalf<'_>, control: &Control) -> Result<(), End> {
+/// Forwards one way until its sender has no more to say (the other way goes on), or the connection is over. `born`: strandings
+/// before its time.
+async fn pump((way, born): (Way, u64), mut from: ReadHalf<'_>, mut to: WriteHalf<'_>, control: &Control) -> Result<(), End> {
     let mut weather = control.weather.subscribe();
     let mut chunk = vec![0; CHUNK_BYTES_MAX];
     loop {
@@ -174,7 +190,7 @@ async fn pump(way: Way, mut from: ReadHalf<'_>, mut to: WriteHalf<'_>, control: 
         if !delay.is_zero() {
             tokio::time::sleep(delay).await;
         }
-        drop(weather.wait_for(|weather| !weather.holds(way)).await);
+        drop(weather.wait_for(|weather| weather.strandings == born && !weather.holds(way)).await);
         let count = read.map_err(|_| End::Closed)?;
         if count == 0 {
             return to.shutdown().await.map_err(|_| End::Closed);

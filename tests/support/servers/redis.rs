@@ -33,7 +33,12 @@ impl PrivateRedis {
 
     /// What `REDIS_URL` must be.
     pub fn url(&self) -> String {
-        format!("redis://{}:{}", Ipv4Addr::LOCALHOST, self.port)
+        format!("redis://{}", self.address())
+    }
+
+    /// `host:port`.
+    pub fn address(&self) -> String {
+        format!("{}:{}", Ipv4Addr::LOCALHOST, self.port)
     }
 
     /// SIGKILL.
@@ -78,6 +83,13 @@ impl PrivateRedis {
     /// Loses everything, in a moment.
     pub async fn flush(&self) {
         let _ok: String = self.command(&["FLUSHALL"]).await.expect("FLUSHALL");
+    }
+
+    /// Copies another server from now on and refuses writes; `None`: writes are taken again.
+    pub async fn replicate(&self, primary: Option<&Self>) {
+        let port = primary.map_or_else(|| "ONE".to_owned(), |primary| primary.port.to_string());
+        let host = if primary.is_some() { "127.0.0.1" } else { "NO" };
+        let _ok: String = self.command(&["REPLICAOF", host, &port]).await.expect("REPLICAOF");
     }
 
     /// CONFIG SET.
