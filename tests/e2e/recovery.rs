@@ -6,8 +6,9 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
 
-use common::event::EventType;
+use common::event::{Event, EventType};
 use common::id::RunId;
 use common::message::Queue;
 use common::run::{RunDocument, RunStatus};
@@ -27,6 +28,9 @@ mod store;
 
 /// What [`Stack::with_services`] starts.
 const SERVICES: [&str; 4] = ["planner", "executor", "executor", "summarizer"];
+/// What to recover from a fault may take before the test has failed. It takes seconds, or half a minute where a time-out of that
+/// length must pass first; the machine may be slow.
+const PATIENCE: Duration = Duration::from_secs(150);
 /// Runs of each kind.
 const RUNS_PER_KIND: usize = 2;
 /// Kinds of runs that the model holds somewhere.
@@ -135,7 +139,7 @@ impl Work {
 /// Waits until all runs have ended as they should have without the fault, which was over at `since`.
 async fn all_end(stack: &Stack, scenario: &str, runs: &[RunId], since: Instant) {
     for run in runs {
-        let result = stack.result(run).await;
+        let result = stack.result_within(run, PATIENCE).await;
         complete(&result);
         recorded_once(stack, &result).await;
     }
@@ -148,6 +152,15 @@ async fn at_rest(stack: &Stack) {
         stack.until("every queue is empty", async || stack.messages(queue).await == Some(0)).await;
     }
     assert_eq!(stack.store().dead_letters(10).await.unwrap(), Vec::<String>::new());
+}
+
+/// The audit trails as they are now.
+async fn trails(stack: &Stack, runs: &[RunId]) -> Vec<Vec<Event>> {
+    let mut trails = Vec::new();
+    for run in runs {
+        trails.push(stack.store().events(run, "", 10_000).await.unwrap());
+    }
+    trails
 }
 
 fn complete(result: &RunDocument) {

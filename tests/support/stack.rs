@@ -228,9 +228,14 @@ impl Stack {
 
     /// Reads the result as the README says: `GET <prefix>:{<run>}:result`, with a plain client, until it is there.
     pub async fn result(&self, run: &RunId) -> RunDocument {
+        self.result_within(run, PATIENCE).await
+    }
+
+    /// The same, with another patience.
+    pub async fn result_within(&self, run: &RunId, patience: Duration) -> RunDocument {
         let client = redis::Client::open(self.redis_url.as_str()).expect("a Redis URL");
         let key = format!("{}:{{{run}}}:result", self.prefix);
-        let deadline = Instant::now() + PATIENCE;
+        let deadline = Instant::now() + patience;
         loop {
             // Redis may be away for a while, or forget.
             let text = async || -> Result<Option<String>, redis::RedisError> {
@@ -241,7 +246,7 @@ impl Stack {
             if let Ok(Some(text)) = &answer {
                 return serde_json::from_str(text).expect("a result document");
             }
-            assert!(Instant::now() < deadline, "run {run} has no result after {PATIENCE:?}: {answer:?}\n{}", self.logs());
+            assert!(Instant::now() < deadline, "run {run} has no result after {patience:?}: {answer:?}\n{}", self.logs());
             tokio::time::sleep(Duration::from_millis(20)).await;
         }
     }

@@ -2,17 +2,15 @@
 
 use std::time::Duration;
 
-use support::proxy::Proxy;
+use support::proxy::{Proxy, Way};
 use support::stack::{Process, Stack, amqp_url, through};
 use support::stores::redis_url;
 use tokio::time::{Instant, sleep};
 
 use super::{Work, all_end, at_rest, sums};
 
-/// Longer than two heartbeats.
-const HOLE_TO_RABBIT: Duration = Duration::from_secs(33);
-/// Longer than the services wait for one answer, tries included.
-const HOLE_TO_REDIS: Duration = Duration::from_secs(16);
+/// Longer than the services wait for a confirm, and for an answer of Redis.
+const SILENCE: Duration = Duration::from_secs(13);
 
 async fn behind_proxies(work: &Work) -> (Proxy, Proxy, Stack, Vec<Process>) {
     let (rabbit, rabbit_url) = through(&amqp_url(), 5672).await;
@@ -22,24 +20,19 @@ async fn behind_proxies(work: &Work) -> (Proxy, Proxy, Stack, Vec<Process>) {
     (rabbit, redis, stack, services)
 }
 
+/// Everything is asked and done, and no answer comes; then all of them come.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn connections_stay_open_and_nothing_gets_through() {
+async fn answers_come_late() {
     let work = Work::new().await;
     let (rabbit, redis, stack, _services) = behind_proxies(&work).await;
-
-    let runs = work.begin(&stack, "rabbit").await;
-    rabbit.blackhole(true);
+    let runs = work.begin(&stack, "late").await;
+    rabbit.hold(Way::Replies, true);
+    redis.hold(Way::Replies, true);
     work.answer();
-    sleep(HOLE_TO_RABBIT).await;
-    rabbit.blackhole(false);
-    all_end(&stack, "nothing gets through to RabbitMQ for 33 s", &runs, Instant::now()).await;
-
-    let runs = work.begin(&stack, "redis").await;
-    redis.blackhole(true);
-    work.answer();
-    sleep(HOLE_TO_REDIS).await;
-    redis.blackhole(false);
-    all_end(&stack, "nothing gets through to Redis for 16 s", &runs, Instant::now()).await;
+    sleep(SILENCE).await;
+    rabbit.hold(Way::Replies, false);
+    redis.hold(Way::Replies, false);
+    all_end(&stack, "answers of RabbitMQ and Redis are 13 s late", &runs, Instant::now()).await;
     at_rest(&stack).await;
     stack.clean().await;
 }
@@ -47,19 +40,27 @@ async fn connections_stay_open_and_nothing_gets_through() {
 /// Half-open connections: the other side is gone for good, and has not said so.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn open_connections_lead_nowhere() {
-    let work = Work::new().await;
-    let (rabbit, redis, stack, _services) = behind_proxies(&work).await;
-
-    let runs = work.begin(&stack, "redis").await;
-    redis.strand_connections();
-    work.answer();
-    all_end(&stack, "connections to Redis lead nowhere (from then on)", &runs, Instant::now()).await;
-
-    let runs = work.begin(&stack, "rabbit").await;
-    rabbit.strand_connections();
-    work.answer();
-    all_end(&stack, "connections to RabbitMQ lead nowhere (from then on)", &runs, Instant::now()).await;
-    stack.clean().await;
+    let to_redis = async {
+        let work = Work::new().await;
+        let (_rabbit, redis, stack, _services) = behind_proxies(&work).await;
+        let runs = work.begin(&stack, "redis").await;
+        redis.strand_connections();
+        let since = Instant::now();
+        work.answer();
+        all_end(&stack, "connections to Redis lead nowhere (from then on)", &runs, since).await;
+        stack.clean().await;
+    };
+    let to_rabbit = async {
+        let work = Work::new().await;
+        let (rabbit, _redis, stack, _services) = behind_proxies(&work).await;
+        let runs = work.begin(&stack, "rabbit").await;
+        rabbit.strand_connections();
+        let since = Instant::now();
+        work.answer();
+        all_end(&stack, "connections to RabbitMQ lead nowhere (from then on)", &runs, since).await;
+        stack.clean().await;
+    };
+    tokio::join!(to_redis, to_rabbit);
 }
 
 /// Two names of one broker: whichever is gone, the other one is found.
