@@ -12,7 +12,7 @@ use tokio::time::{Instant, sleep};
 use super::{Work, all_end, at_rest, sums};
 
 /// Longer than two heartbeats: every connection is given up meanwhile.
-const HANGS: Duration = Duration::from_secs(32);
+const HANGS: Duration = Duration::from_secs(22);
 /// Longer than a confirm may take: publications are given up and repeated while they still wait in the broker.
 const ALARM: Duration = Duration::from_secs(14);
 /// How long a consumer may keep a message, where that is short.
@@ -42,7 +42,7 @@ async fn a_node_dies_hangs_and_forgets() {
     work.answer();
     sleep(HANGS).await;
     node.resume();
-    all_end(&stack, "RabbitMQ hangs for 32 s", &runs, Instant::now()).await;
+    all_end(&stack, "RabbitMQ hangs for 22 s", &runs, Instant::now()).await;
     at_rest(&stack).await;
 
     let runs = work.begin(&stack, "forgets").await;
