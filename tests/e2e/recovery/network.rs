@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use common::limits::CLAIMS_MAX;
 use support::proxy::{Proxy, Way};
 use support::stack::{Process, Stack, amqp_url, through};
 use support::stores::redis_url;
@@ -61,6 +62,23 @@ async fn open_connections_lead_nowhere() {
         stack.clean().await;
     };
     tokio::join!(to_redis, to_rabbit);
+}
+
+/// More often than a step may end its executors, while one waits in the model: whoever holds it lives, and nothing counts.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_connection_that_comes_and_goes_is_no_poison() {
+    let work = Work::new().await;
+    let (rabbit, _redis, stack, _services) = behind_proxies(&work).await;
+    let runs = work.begin(&stack, "flapping").await;
+    for _ in 0..=CLAIMS_MAX {
+        let asked = work.asked();
+        rabbit.break_connections();
+        work.waits_again(&stack, asked).await;
+    }
+    let since = Instant::now();
+    work.answer();
+    all_end(&stack, "connections to RabbitMQ break six times", &runs, since).await;
+    stack.clean().await;
 }
 
 /// Two names of one broker: whichever is gone, the other one is found.
