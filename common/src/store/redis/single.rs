@@ -18,9 +18,11 @@ const REPLACED_AFTER: Duration = Duration::from_secs(1);
 
 /// See the module. Clones share the connection.
 #[derive(Clone)]
-pub(super) struct Single {
+pub(super) struct Single(Arc<Shared>);
+
+struct Shared {
     client: Client,
-    current: Arc<Mutex<Current>>,
+    current: Mutex<Current>,
 }
 
 struct Current {
@@ -34,22 +36,22 @@ impl Single {
         let client = Client::open(info)?;
         let connection = ConnectionManager::new_with_config(client.clone(), settings()).await?;
         let current = Current { connection, since: Instant::now() };
-        Ok(Self { client, current: Arc::new(Mutex::new(current)) })
+        Ok(Self(Arc::new(Shared { client, current: Mutex::new(current) })))
     }
 
     /// The connection to use now, and since when it is the one.
     pub(super) fn current(&self) -> (ConnectionManager, Instant) {
-        let current = self.current.lock().unwrap_or_else(PoisonError::into_inner);
+        let current = self.0.current.lock().unwrap_or_else(PoisonError::into_inner);
         (current.connection.clone(), current.since)
     }
 
     /// Replaces the connection of `since`, unless it is another one by now. The next operation connects.
     pub(super) fn replace(&self, since: Instant) {
-        let mut current = self.current.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut current = self.0.current.lock().unwrap_or_else(PoisonError::into_inner);
         if current.since != since || since.elapsed() < REPLACED_AFTER {
             return;
         }
-        if let Ok(connection) = ConnectionManager::new_lazy_with_config(self.client.clone(), settings()) {
+        if let Ok(connection) = ConnectionManager::new_lazy_with_config(self.0.client.clone(), settings()) {
             tracing::warn!("the connection to Redis leads nowhere, connecting anew");
             *current = Current { connection, since: Instant::now() };
         }
