@@ -54,6 +54,8 @@ pub async fn hold<T>(
         done = work => Ended::Done(done),
         () = lost(env, run, slot, epoch, lease) => {
             debug!(run_id = %run, slot = %slot, epoch, "run {run} slot {slot}: lease lost, work dropped");
+            // If the broker gave the message to somebody else because a connection broke, that counts as no death: this process lives.
+            let _uncounted_or_not = env.store.release(run, slot, epoch).await;
             Ended::Lost
         }
         () = drain.over() => {

@@ -192,7 +192,7 @@ pub const RECONNECT_BACKOFF_MIN: Duration = Duration::from_millis(100);
 /// Longest wait between two tries to connect.
 pub const RECONNECT_BACKOFF_MAX: Duration = Duration::from_secs(5);
 /// AMQP heartbeat, in seconds; a dead peer is noticed after two.
-pub const HEARTBEAT_SECS: u16 = 15;
+pub const HEARTBEAT_SECS: u16 = 10;
 /// Dead letters kept for reading in Redis.
 pub const DEAD_LETTERS_KEPT: usize = 1_000;
 

@@ -80,9 +80,9 @@ where
     H: Fn(Envelope, bool) -> F,
     F: Future<Output = Outcome>,
 {
+    let mut redelivered = delivery.redelivered();
     loop {
         let message = delivery.envelope().clone();
-        let redelivered = delivery.redelivered();
         // Nothing that the handler left half-done is looked at after a panic: the message is parked.
         let handled = AssertUnwindSafe(async { handle(message, redelivered).await }).catch_unwind().await;
         match handled {
@@ -98,6 +98,8 @@ where
             Ok(Outcome::Retry { after, why }) => {
                 let message_id = &delivery.envelope().message_id;
                 tracing::debug!(message_id, why, "message {message_id} is handled again");
+                // Who holds its slot by now may be somebody to whom the broker has given the message since: not to be taken over.
+                redelivered = false;
                 tokio::select! {
                     biased;
                     () = stop.cancelled() => return,

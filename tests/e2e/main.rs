@@ -9,4 +9,5 @@ mod kills;
 mod obedience;
 mod outages;
 mod pipeline;
+mod recovery;
 mod refusals;

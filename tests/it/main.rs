@@ -11,4 +11,5 @@ mod pipeline;
 mod replans;
 mod store_conformance;
 mod store_differential;
+mod waits;
 mod wire;

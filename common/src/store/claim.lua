@@ -5,7 +5,8 @@
 --
 -- A redelivery of the holder's own message takes over at once: the broker gives a message to one consumer at a time. Any other
 -- message for a slot with a live lease is a duplicate: the holder's own message is still unacknowledged. The same id alone is not
--- enough: ids of objectives are chosen by their publishers, who may publish one twice.
+-- enough: ids of objectives are chosen by their publishers, who may publish one twice. A holder that is taken over from within its
+-- lease may have died or only have lost its connection; if it lives, its `release` says so.
 local slot, mid, nonce, wanted = ARGV[2], ARGV[3], ARGV[4], ARGV[5]
 local status, limited = run_get('status', 'limited')
 if not status then return { 'stale', 'there is no such run' } end
@@ -27,6 +28,7 @@ if not (state == 'running' and last == nonce) then -- else the reply to this ver
   if state == 'running' and not takes_over and deadline > now then return { 'duplicate', worker } end
   if state == 'ready' and deadline > now then return { 'stale', 'it waits for a later time' } end
   if state == 'running' then unreserve(slot, true) end
+  local taken = (state == 'running' and deadline > now) and epoch or ''
   if status == 'paused' then
     -- Nothing new starts. A step waits where it will be dispatched from; the plan is asked for again by whoever resumes the run.
     if is_step then
@@ -39,7 +41,7 @@ if not (state == 'running' and last == nonce) then -- else the reply to this ver
   end
   epoch, claims = epoch + 1, claims + 1
   slot_set(slot, 'state', 'running', 'since', now, 'epoch', epoch, 'claims', claims, 'mid', mid, 'nonce', nonce, 'worker', ARGV[7],
-    'sent', 0, 'held_n', '')
+    'sent', 0, 'held_n', '', 'taken', taken)
   redis.call('ZREM', READY, slot)
   redis.call('ZADD', FLIGHT, now + tonumber(ARGV[6]), slot)
   event('claimed', slot, attempt, epoch, ARGV[8])

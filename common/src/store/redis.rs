@@ -30,6 +30,7 @@ use crate::run::{Halt, RunStatus, StepRecord};
 mod connection;
 mod reply;
 mod scripts;
+mod single;
 
 pub use connection::ConnectError;
 use connection::Connection;

@@ -1,9 +1,17 @@
--- release: give a slot back unfinished, without counting the claim. The holder's message comes back to somebody.
+-- release: give a slot back unfinished, without counting the claim. The holder's message comes back to somebody. If it already has, and
+-- that one has taken over, nothing is given back, but the claim is not counted either: its holder lives.
 -- ARGV 2 slot  3 epoch
 -- -> kept | lost | ended
 local slot = ARGV[2]
 if final(redis.call('HGET', RUN, 'status')) then return 'ended' end
-if not fenced(slot, ARGV[3]) then return 'lost' end
+if not fenced(slot, ARGV[3]) then
+  local state, taken = slot_get(slot, 'state', 'taken')
+  if state == 'running' and taken == ARGV[3] then
+    redis.call('HINCRBY', STEPS, slot .. ':claims', -1)
+    slot_set(slot, 'taken', '')
+  end
+  return 'lost'
+end
 unreserve(slot, true)
 redis.call('HINCRBY', STEPS, slot .. ':claims', -1)
 slot_set(slot, 'state', 'dispatched', 'since', now)

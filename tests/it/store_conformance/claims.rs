@@ -87,6 +87,33 @@ async fn a_step_that_ends_its_executors_is_poison() {
     .await;
 }
 
+/// The broker takes the message from a holder whose connection breaks, and the holder lives.
+#[tokio::test]
+async fn a_claim_is_not_counted_whose_holder_lives() {
+    on_both(async |bench| {
+        bench.planned(8, &[(1, &[])]).await;
+        bench.take("t1").await;
+        let mut before = bench.hold(step(1), "m1").await.epoch;
+        for n in 0..3 * CLAIMS_MAX {
+            let Claimed::Execute(claim) = bench.reclaim(step(1), "m1", &format!("n{n}")).await else { panic!("claim {n}") };
+            for _repeated_call in 0..2 {
+                assert_eq!(bench.store.release(&bench.run, step(1), before).await.unwrap(), Held::Lost);
+            }
+            before = claim.epoch;
+        }
+        // One that had let its lease run out says nothing by living: it had hung.
+        for n in 1..CLAIMS_MAX {
+            bench.pass(LEASE);
+            let Claimed::Execute(claim) = bench.claim(step(1), "m2", &format!("late{n}")).await else { panic!("late claim {n}") };
+            assert_eq!(bench.store.release(&bench.run, step(1), before).await.unwrap(), Held::Lost);
+            before = claim.epoch;
+        }
+        bench.pass(LEASE);
+        assert!(matches!(bench.claim(step(1), "m2", "last").await, Claimed::Poisoned(_)));
+    })
+    .await;
+}
+
 #[tokio::test]
 async fn a_released_slot_costs_no_claim() {
     on_both(async |bench| {

@@ -7,6 +7,7 @@
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
+use std::time::Duration;
 
 use futures::FutureExt;
 use futures::stream::{FuturesUnordered, StreamExt};
@@ -21,6 +22,10 @@ use super::link::Link;
 use super::wire;
 use crate::broker::{ConnectError, Envelope, PublishError};
 use crate::limits::{CONFIRM_TIMEOUT, CONNECT_TIMEOUT};
+
+/// A channel on which the broker has refused messages for this long is replaced. A quorum queue that was full tells each channel when
+/// it takes messages again, but RabbitMQ 3.10 forgets to when its limit has been lifted: such a channel is refused for ever.
+const REFUSED_AFTER: Duration = Duration::from_secs(1);
 
 /// One message to publish, and who waits for the answer.
 pub(super) struct Job {
@@ -118,6 +123,7 @@ pub(super) async fn run(link: Arc<Link>, cargo: Cargo, window: usize, mut jobs: 
         match end {
             End::Finished => return,
             End::Lost => tracing::warn!("channel to the broker was lost, publications in flight are unconfirmed"),
+            End::Refused => tracing::debug!("broker refuses messages, trying on a new channel"),
             End::Silent => {
                 tracing::warn!("broker confirms nothing, publications in flight are unconfirmed");
                 link.distrust();
@@ -160,6 +166,7 @@ async fn confirming(link: &Link) -> Result<Channel, ConnectError> {
 enum End {
     Finished,
     Lost,
+    Refused,
     Silent,
     QueueMissing,
 }
@@ -198,6 +205,7 @@ impl Returned {
 /// The publications in flight on one channel.
 struct Flight {
     channel: Channel,
+    since: Instant,
     cargo: Cargo,
     window: usize,
     returned: Returned,
@@ -208,7 +216,7 @@ struct Flight {
 
 impl Flight {
     fn new(channel: Channel, cargo: Cargo, window: usize) -> Self {
-        Self { channel, cargo, window, returned: Returned::default(), unsent: None, end: None }
+        Self { channel, since: Instant::now(), cargo, window, returned: Returned::default(), unsent: None, end: None }
     }
 
     async fn publish(&mut self, first: Job, jobs: &mut mpsc::Receiver<Job>) -> End {
@@ -265,7 +273,12 @@ impl Flight {
                     Err(PublishError::Unroutable(job.queue.to_string()))
                 }
                 Word::Acked => Ok(()),
-                Word::Refused => unconfirmed("the broker refused it (nack)".to_owned()),
+                Word::Refused => {
+                    if self.since.elapsed() > REFUSED_AFTER {
+                        self.end = self.end.or(Some(End::Refused));
+                    }
+                    unconfirmed("the broker refused it (nack)".to_owned())
+                }
                 Word::Failed(error) => {
                     if !self.channel.status().connected() {
                         self.end = self.end.or(Some(End::Lost));

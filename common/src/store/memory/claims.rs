@@ -56,6 +56,7 @@ impl Run {
         if state == StepState::Ready && deadline > now {
             return Some(stale("it waits for a later time"));
         }
+        let taken = (state == StepState::Running && deadline > now).then(|| self.slot(slot).epoch);
         if state == StepState::Running {
             self.unreserve(slot, true);
         }
@@ -67,6 +68,7 @@ impl Run {
         let standing = self.slot(slot);
         standing.epoch += 1;
         standing.claims += 1;
+        standing.taken = taken;
         standing.message_id = request.message_id.to_owned();
         standing.nonce = request.nonce.to_owned();
         standing.worker = request.worker.to_owned();
@@ -143,6 +145,12 @@ impl Run {
             return Held::Ended;
         }
         if self.fenced(slot, epoch).is_none() {
+            // Taken over from within its lease, and its holder lives: nobody has died.
+            if self.state(slot) == Some(StepState::Running) && self.slot(slot).taken == Some(epoch) {
+                let standing = self.slot(slot);
+                standing.claims -= 1;
+                standing.taken = None;
+            }
             return Held::Lost;
         }
         self.unreserve(slot, true);

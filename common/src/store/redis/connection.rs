@@ -3,17 +3,20 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use redis::aio::{ConnectionManager, ConnectionManagerConfig};
+use redis::aio::ConnectionLike;
 use redis::cluster::ClusterClient;
 use redis::cluster_async::ClusterConnection;
 use redis::io::tcp::TcpSettings;
-use redis::{Client, Cmd, ErrorKind, FromRedisValue, IntoConnectionInfo, RedisError, Script, ScriptInvocation, Value};
+use redis::{Cmd, ErrorKind, FromRedisValue, IntoConnectionInfo, RedisError, Script, ScriptInvocation, Value};
 use secrecy::ExposeSecret;
+use tokio::time::error::Elapsed;
+use tokio::time::timeout;
 use tracing::warn;
 
 use super::scripts::{self, Verb};
+use super::single::{Single, leads_nowhere};
 use crate::config::StoreConfig;
-use crate::limits::{CONNECT_TIMEOUT, RECONNECT_BACKOFF_MAX, STORE_TIMEOUT};
+use crate::limits::{CONNECT_TIMEOUT, STORE_TIMEOUT};
 use crate::store::StoreError;
 
 /// Tries of one operation over a connection that breaks; every verb may be repeated.
@@ -60,7 +63,7 @@ enum Operation<'a> {
 
 #[derive(Clone)]
 enum Link {
-    Single(ConnectionManager),
+    Single(Single),
     Cluster(ClusterConnection),
 }
 
@@ -77,7 +80,7 @@ impl Connection {
     pub(super) async fn open(config: &StoreConfig) -> Result<Self, ConnectError> {
         let _already_installed = rustls::crypto::ring::default_provider().install_default();
         let url = masked(config.urls.first().map_or("", |url| url.expose_secret()));
-        let link = match tokio::time::timeout(CONNECT_TIMEOUT, Link::open(config)).await {
+        let link = match timeout(CONNECT_TIMEOUT, Link::open(config)).await {
             Ok(Ok(link)) => link,
             Ok(Err(error)) if error.kind() == ErrorKind::InvalidClientConfig => {
                 return Err(ConnectError::BadUrl(error.to_string()));
@@ -156,7 +159,7 @@ impl Connection {
         let mut link = self.link.clone();
         let mut tries = 0;
         loop {
-            let answer = tokio::time::timeout(STORE_TIMEOUT, link.run(operation)).await;
+            let answer = link.run(operation).await;
             let why = match answer {
                 Ok(Ok(value)) => return Ok(value),
                 Ok(Err(error)) if !may_pass(&error) => return Err(StoreError::Unusable(error.to_string())),
@@ -178,7 +181,9 @@ fn may_pass(error: &RedisError) -> bool {
     let ours = matches!(error.kind(), ErrorKind::Parse | ErrorKind::UnexpectedReturnType | ErrorKind::InvalidClientConfig);
     let code = error.code().unwrap_or_default();
     let text = error.to_string();
-    let mistaken = matches!(code, "WRONGTYPE" | "CROSSSLOT") || (code == "ERR" && text.contains("script"));
+    // Before version 7 Redis reports what a script ran into as an error of the script.
+    let refused = ["-READONLY", "-OOM", "-MISCONF", "-NOREPLICAS"].iter().any(|refusal| text.contains(refusal));
+    let mistaken = matches!(code, "WRONGTYPE" | "CROSSSLOT") || (code == "ERR" && text.contains("script") && !refused);
     !ours && !mistaken
 }
 
@@ -204,20 +209,30 @@ impl Link {
             return Ok(Self::Cluster(client.get_async_connection().await?));
         }
         let info = infos.into_iter().next().ok_or_else(|| RedisError::from((ErrorKind::InvalidClientConfig, "no URL")))?;
-        let settings = ConnectionManagerConfig::new()
-            .set_connection_timeout(Some(CONNECT_TIMEOUT))
-            .set_response_timeout(Some(STORE_TIMEOUT))
-            .set_number_of_retries(2)
-            .set_max_delay(RECONNECT_BACKOFF_MAX);
-        Ok(Self::Single(ConnectionManager::new_with_config(Client::open(info)?, settings).await?))
+        Ok(Self::Single(Single::open(info).await?))
     }
 
-    async fn run(&mut self, operation: Operation<'_>) -> Result<Value, RedisError> {
-        match (self, operation) {
-            (Link::Single(connection), Operation::Script(script)) => script.invoke_async(connection).await,
-            (Link::Single(connection), Operation::Command(command)) => command.query_async(connection).await,
-            (Link::Cluster(connection), Operation::Script(script)) => script.invoke_async(connection).await,
-            (Link::Cluster(connection), Operation::Command(command)) => command.query_async(connection).await,
+    /// One try, within [`STORE_TIMEOUT`].
+    async fn run(&mut self, operation: Operation<'_>) -> Result<Result<Value, RedisError>, Elapsed> {
+        match self {
+            Link::Cluster(connection) => timeout(STORE_TIMEOUT, operation.run(connection)).await,
+            Link::Single(single) => {
+                let (mut connection, since) = single.current();
+                let answer = timeout(STORE_TIMEOUT, operation.run(&mut connection)).await;
+                if answer.as_ref().map_or(true, |answer| answer.as_ref().is_err_and(leads_nowhere)) {
+                    single.replace(since);
+                }
+                answer
+            }
+        }
+    }
+}
+
+impl Operation<'_> {
+    async fn run(self, connection: &mut (impl ConnectionLike + Clone)) -> Result<Value, RedisError> {
+        match self {
+            Operation::Script(script) => script.invoke_async(connection).await,
+            Operation::Command(command) => command.query_async(connection).await,
         }
     }
 }
@@ -227,5 +242,36 @@ fn masked(url: &str) -> String {
     match (url.find("://"), url.rfind('@')) {
         (Some(scheme), Some(at)) if scheme + 3 < at => format!("{}***{}", &url[..scheme + 3], &url[at..]),
         _ => url.to_owned(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn said(line: &str) -> RedisError {
+        redis::parse_redis_value(format!("-{line}\r\n").as_bytes()).unwrap().extract_error().unwrap_err()
+    }
+
+    #[test]
+    fn only_mistakes_are_final() {
+        for passes in [
+            "READONLY You can't write against a read only replica. script: 71, on @user_script:385.",
+            "OOM command not allowed when used memory > 'maxmemory'. script: 71, on @user_script:385.",
+            // As Redis 6.2 says the same.
+            "ERR Error running script (call to f_71): @user_script:385: -READONLY You can't write against a read only replica.",
+            "ERR Error running script (call to f_71): @user_script:385: -OOM command not allowed when used memory > 'maxmemory'.",
+            "LOADING Redis is loading the dataset in memory",
+            "NOAUTH Authentication required.",
+        ] {
+            assert!(may_pass(&said(passes)), "{passes}");
+        }
+        for stays in [
+            "WRONGTYPE Operation against a key holding the wrong kind of value",
+            "ERR Error running script (call to f_71): @user_script:12: attempt to index a nil value",
+            "ERR user_script:12: Script attempted to access nonexistent global variable 'x' script: 71, on @user_script:12.",
+        ] {
+            assert!(!may_pass(&said(stays)), "{stays}");
+        }
     }
 }
