@@ -324,7 +324,8 @@ fn unfit(envelope: &Envelope) -> Option<String> {
         ("reply_to", envelope.reply_to.as_ref()),
         ("correlation_id", envelope.correlation_id.as_ref()),
     ];
-    let long = named.into_iter().find_map(|(what, text)| Some((what, text?.len())).filter(|(_, bytes)| *bytes > AMQP_TEXT_BYTES_MAX));
+    let long =
+        named.into_iter().find_map(|(what, text)| Some((what, text?.len())).filter(|(_, bytes)| *bytes > AMQP_TEXT_BYTES_MAX));
     long.map(|(what, bytes)| format!("{what}: {bytes} bytes do not fit into AMQP's {AMQP_TEXT_BYTES_MAX} for a name or an id"))
 }
 

@@ -9,7 +9,7 @@ use crate::event::EventType;
 use crate::id::Slot;
 use crate::limits::CLAIMS_MAX;
 use crate::run::{RunStatus, StepInput, StepState};
-use crate::store::{Account, Again, Claim, ClaimRequest, Claimed, Held, Owed};
+use crate::store::{Account, Again, Claim, ClaimRequest, Claimed, Held, Owed, next_epoch};
 
 fn stale(why: impl Into<String>) -> Claimed {
     Claimed::Stale { why: why.into() }
@@ -65,7 +65,7 @@ impl Run {
         }
         self.enter(slot, StepState::Running);
         let standing = self.slot(slot);
-        standing.epoch += 1;
+        standing.epoch = next_epoch(standing.epoch, request.nonce);
         standing.claims += 1;
         standing.message_id = request.message_id.to_owned();
         standing.nonce = request.nonce.to_owned();
