@@ -316,13 +316,14 @@ fn worse(one: Result<(), PublishError>, other: Result<(), PublishError>) -> Resu
     }
 }
 
-/// Why AMQP has no room for something in the envelope, in one sentence, if it has not.
-fn unfit(envelope: &Envelope) -> Option<String> {
+/// Why AMQP has no room for something in the envelope or for the queue's name, in one sentence, if it has not.
+fn unfit(envelope: &Envelope, queue: &str) -> Option<String> {
     let named = [
-        ("type", Some(&envelope.kind)),
-        ("message_id", Some(&envelope.message_id)),
-        ("reply_to", envelope.reply_to.as_ref()),
-        ("correlation_id", envelope.correlation_id.as_ref()),
+        ("type", Some(envelope.kind.as_str())),
+        ("message_id", Some(envelope.message_id.as_str())),
+        ("reply_to", envelope.reply_to.as_deref()),
+        ("correlation_id", envelope.correlation_id.as_deref()),
+        ("queue name", Some(queue)),
     ];
     let long =
         named.into_iter().find_map(|(what, text)| Some((what, text?.len())).filter(|(_, bytes)| *bytes > AMQP_TEXT_BYTES_MAX));

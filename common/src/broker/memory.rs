@@ -17,8 +17,6 @@ use crate::message::Queue;
 #[derive(Debug)]
 pub struct Memory {
     prefix: String,
-    /// Messages that a queue takes.
-    room: usize,
     state: Mutex<State>,
     /// Somebody may go on: a consumer has something to take, or a queue for replies has.
     changed: Notify,
@@ -35,13 +33,22 @@ struct State {
 }
 
 /// The messages of a queue that are ready, and who is to have them.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct Messages {
     /// Those that came back: they go first.
     returned: VecDeque<Stored>,
     fresh: VecDeque<Stored>,
     /// Consumers with room, the next one first.
     turns: VecDeque<u64>,
+    /// Messages that it takes.
+    room: usize,
+}
+
+impl Default for Messages {
+    fn default() -> Self {
+        let (returned, fresh, turns) = Default::default();
+        Self { returned, fresh, turns, room: MEMORY_QUEUE_MESSAGES_MAX }
+    }
 }
 
 /// A consumer as the queue sees it.
@@ -91,19 +98,19 @@ pub struct MemoryDelivery {
 impl Memory {
     /// A broker with all of our queues, and nothing in them.
     pub fn new(prefix: &str) -> Arc<Self> {
-        Self::with_room(prefix, MEMORY_QUEUE_MESSAGES_MAX)
-    }
-
-    /// The same with queues that refuse what comes when `room` messages are in them.
-    pub fn with_room(prefix: &str, room: usize) -> Arc<Self> {
         let queues = Queue::ALL.iter().map(|queue| (queue.name(prefix), Messages::default())).collect();
         let state = State { queues, ..State::default() };
-        Arc::new(Self { prefix: prefix.to_owned(), room, state: Mutex::new(state), changed: Notify::new() })
+        Arc::new(Self { prefix: prefix.to_owned(), state: Mutex::new(state), changed: Notify::new() })
     }
 
     /// Makes a queue for replies, as a submitter would.
     pub fn declare(&self, queue: &str) {
         self.lock().queues.entry(queue.to_owned()).or_default();
+    }
+
+    /// Lets a queue refuse what comes when `room` messages are ready in it, as a policy would.
+    pub fn limit(&self, queue: &str, room: usize) {
+        self.lock().queues.entry(queue.to_owned()).or_default().room = room;
     }
 
     /// The oldest message of a queue made by [`Memory::declare`], taken off it. Waits for one, and for the queue.
@@ -147,7 +154,7 @@ impl Memory {
                     Target::Queue(queue) => queue.name(&self.prefix),
                     Target::Named(queue) => queue,
                 };
-                let published = state.publish(queue, envelope, self.room);
+                let published = state.publish(queue, envelope);
                 if matches!(published, Err(PublishError::Unconfirmed(_))) {
                     refused = refused.or(Some(n));
                 }
@@ -189,11 +196,13 @@ impl Messages {
 }
 
 impl State {
-    fn publish(&mut self, queue: String, envelope: Envelope, room: usize) -> Result<(), PublishError> {
-        unfit(&envelope).map_or(Ok(()), |why| Err(PublishError::Unconfirmed(why)))?;
+    fn publish(&mut self, queue: String, envelope: Envelope) -> Result<(), PublishError> {
+        if let Some(why) = unfit(&envelope, &queue) {
+            return Err(PublishError::Unconfirmed(why));
+        }
         let Some(messages) = self.queues.get_mut(&queue) else { return Err(PublishError::Unroutable(queue)) };
-        if messages.len() >= room {
-            return Err(PublishError::Unconfirmed(format!("{queue} is full: {room} messages")));
+        if messages.len() >= messages.room {
+            return Err(PublishError::Unconfirmed(format!("{queue} is full: {} messages", messages.room)));
         }
         messages.fresh.push_back(Stored { envelope, returns: 0 });
         self.serve(&queue);
