@@ -61,14 +61,19 @@ pub async fn save(store: &Store) -> Saved {
         Store::Memory(memory) => Saved::Memory(memory.save()),
         Store::Redis(redis) => {
             let mut connection = connection().await;
-            let mut kept = Vec::new();
-            for key in keys_of(&mut connection, redis.prefix()).await {
-                let mut both = redis::pipe();
-                both.atomic().cmd("DUMP").arg(&key).cmd("PTTL").arg(&key);
-                let (dump, left): (Vec<u8>, i64) = both.query_async(&mut connection).await.expect("DUMP");
-                kept.push((key, dump, left.max(0)));
+            let keys = keys_of(&mut connection, redis.prefix()).await;
+            let mut all = redis::pipe();
+            all.atomic();
+            for key in &keys {
+                all.cmd("DUMP").arg(key).cmd("PTTL").arg(key);
             }
-            Saved::Redis(kept)
+            let dumps: Vec<redis::Value> = all.query_async(&mut connection).await.expect("DUMP");
+            let kept = keys.into_iter().zip(dumps.chunks_exact(2)).map(|(key, kept)| {
+                let dump = redis::from_redis_value_ref(&kept[0]).expect("a key that is there");
+                let left: i64 = redis::from_redis_value_ref(&kept[1]).expect("a time to live");
+                (key, dump, left.max(0))
+            });
+            Saved::Redis(kept.collect())
         }
         Store::Watched(watched) => Box::pin(save(&watched.inner)).await,
     }
