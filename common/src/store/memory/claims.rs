@@ -171,13 +171,15 @@ impl Run {
             return (Held::Lost, Owed::Nothing);
         }
         let Some(attempt) = self.fenced(slot, epoch) else {
-            let repeated = self.left_at(slot, StepState::Ready, epoch);
+            let closed = self.left_at(slot, StepState::Cancelled, epoch) && self.slot(slot).claims == 0;
+            let repeated = closed || self.left_at(slot, StepState::Ready, epoch);
             return if repeated { (Held::Kept, self.still_owed()) } else { (Held::Lost, Owed::Nothing) };
         };
         self.account(slot, attempt, epoch, account);
         if slot == Slot::Plan && self.halt.is_some() && self.status != RunStatus::Planning {
             // The run is ending: nobody needs another plan.
             self.close_plan(StepState::Cancelled);
+            self.slot(slot).claims = 0;
             self.news.clear();
             return (Held::Kept, self.owed(false, false));
         }
