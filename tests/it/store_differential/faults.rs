@@ -33,8 +33,8 @@ pub(super) fn everything() -> Vec<String> {
     let verbs = ["claim", "put_plan", "keep_plan", "reserve", "journal", "report", "retry", "take_ready", "control"];
     let all = [
         each("Unanswered", &verbs),
-        each("Lost", &verbs),
-        each("Twice", &verbs),
+        each("Lost", &["claim", "journal", "report"]),
+        each("Twice", &["claim", "put_plan", "report"]),
         each("repeated", &verbs),
         each("again claim", &["Execute", "Done", "Duplicate", "Stale"]),
         each("again report", &["Recorded", "Stale"]),
