@@ -19,7 +19,7 @@ contract![
 
 /// A queue that somebody else has declared, for replies.
 enum Foreign {
-    Rabbit { connection: Connection, channel: Channel, name: String },
+    Rabbit { held: Box<(Connection, Channel)>, name: String },
     Memory { place: Place, name: String },
 }
 
@@ -38,7 +38,7 @@ impl Foreign {
                 arguments.insert("x-overflow".into(), AMQPValue::LongString("reject-publish".into()));
                 let options = QueueDeclareOptions { exclusive: true, ..QueueDeclareOptions::default() };
                 channel.queue_declare(name.as_str().into(), options, arguments).await.expect("declared");
-                Foreign::Rabbit { connection, channel, name }
+                Foreign::Rabbit { held: Box::new((connection, channel)), name }
             }
             Broker::Memory(memory) => {
                 memory.limit(&name, ROOM as usize);
@@ -62,7 +62,8 @@ impl Foreign {
     /// Takes everything out of it; how many there were.
     async fn drain(self) -> usize {
         match self {
-            Foreign::Rabbit { connection, channel, name } => {
+            Foreign::Rabbit { held, name } => {
+                let (connection, channel) = *held;
                 let mut count = 0;
                 let taken = lapin::options::BasicGetOptions { no_ack: true };
                 while channel.basic_get(name.as_str().into(), taken).await.expect("get").is_some() {
