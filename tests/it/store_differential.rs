@@ -57,6 +57,7 @@ async fn look(pair: &mut Pair, run: usize) -> Result<(), TestCaseError> {
         pair.saw("event", &event.kind);
     }
     both!(pair.list(0, 10));
+    pair.check(run).await?;
     let Some(snapshot) = snapshot else { return Ok(()) };
     pair.saw("status", &snapshot.view.status);
     for wait in snapshot.view.steps.iter().filter_map(|step| step.waiting.as_ref()) {

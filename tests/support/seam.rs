@@ -35,7 +35,7 @@ struct Lines {
     fates: BTreeMap<Kind, VecDeque<Fate>>,
     held: BTreeSet<Kind>,
     asked: BTreeMap<Kind, usize>,
-    answers: BTreeMap<Kind, Vec<String>>,
+    heard: BTreeMap<Kind, Vec<String>>,
 }
 
 impl Script {
@@ -76,9 +76,14 @@ impl Script {
         self.wait_until(|lines| lines.asked.get(&kind).is_some_and(|asked| *asked >= times)).await;
     }
 
-    /// What the other side has said to calls of this kind, the oldest first, and forgets it.
-    pub fn answers(&self, kind: Kind) -> Vec<String> {
-        self.lines().answers.remove(&kind).unwrap_or_default()
+    /// Remembers from here on what the other side says to calls of this kind.
+    pub fn listen(&self, kind: Kind) {
+        self.lines().heard.entry(kind).or_default();
+    }
+
+    /// What it has said since [`Script::listen`], the oldest first.
+    pub fn heard(&self, kind: Kind) -> Vec<String> {
+        self.lines().heard.get(&kind).cloned().unwrap_or_default()
     }
 
     async fn wait_until(&self, condition: impl Fn(&Lines) -> bool) {
@@ -110,7 +115,9 @@ impl Seam for Script {
 
     fn after<'a>(&'a self, call: Call<'a>, answer: &'a (dyn Debug + Send + Sync)) -> Answering<'a, ()> {
         Box::pin(async move {
-            self.lines().answers.entry(kind_of(&call)).or_default().push(format!("{answer:?}"));
+            if let Some(heard) = self.lines().heard.get_mut(&kind_of(&call)) {
+                heard.push(format!("{answer:?}"));
+            }
         })
     }
 }

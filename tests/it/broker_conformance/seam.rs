@@ -21,6 +21,8 @@ contract![
 /// The place as seen through a seam.
 fn watched(place: &Place) -> (Place, Arc<Script>) {
     let script = Script::new();
+    script.listen(Kind::Publish);
+    script.listen(Kind::Ack);
     let broker = script.before_broker(place.broker.clone());
     (Place { broker, prefix: place.prefix.clone() }, script)
 }
@@ -45,7 +47,7 @@ async fn a_lost_publication_is_not_there(place: Place) {
     let (spoiled, script) = watched(&place);
     script.then(Kind::Publish, Fate::Lost);
     unconfirmed(spoiled.broker.publish(Target::Queue(Queue::Steps), step("a")).await);
-    assert_eq!(script.answers(Kind::Publish), [""; 0]);
+    assert_eq!(script.heard(Kind::Publish), [""; 0]);
     come(&place, &[]).await;
 }
 
@@ -53,7 +55,7 @@ async fn an_unanswered_publication_is_there(place: Place) {
     let (spoiled, script) = watched(&place);
     script.then(Kind::Publish, Fate::Unanswered);
     unconfirmed(spoiled.broker.publish_all(steps(0..2)).await);
-    assert_eq!(script.answers(Kind::Publish), ["Ok(())"]);
+    assert_eq!(script.heard(Kind::Publish), ["Ok(())"]);
     // Whoever was not answered publishes again: duplicates with the same ids.
     spoiled.broker.publish_all(steps(0..2)).await.expect("published");
     come(&place, &["0", "1", "0", "1"]).await;
@@ -103,7 +105,7 @@ async fn a_lost_acknowledgement_is_believed(place: Place) {
     let again = next(&mut consumer).await;
     assert_eq!((id(&again), again.redelivered()), ("a", true));
     assert!(again.ack().await);
-    assert_eq!(script.answers(Kind::Ack), ["true"]);
+    assert_eq!(script.heard(Kind::Ack), ["true"]);
     drop(consumer);
     place.is_empty().await;
 }
