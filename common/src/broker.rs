@@ -16,6 +16,9 @@ use crate::seam::{Call, Fate, Watched};
 pub mod memory;
 pub mod rabbit;
 
+/// The longest name or id that AMQP carries.
+const AMQP_TEXT_BYTES_MAX: usize = 255;
+
 /// A message broker. A cheap handle: clones share connections.
 #[derive(Debug, Clone)]
 pub enum Broker {
@@ -303,6 +306,28 @@ impl Delivery {
             Err(_unconfirmed) => false,
         }
     }
+}
+
+/// The one of two answers that asks more of the caller: what may be lost must be published again.
+fn worse(one: Result<(), PublishError>, other: Result<(), PublishError>) -> Result<(), PublishError> {
+    match (&one, &other) {
+        (Err(PublishError::Unconfirmed(_)), _) | (_, Ok(())) => one,
+        (Ok(()) | Err(PublishError::Unroutable(_)), _) => other,
+    }
+}
+
+/// Why AMQP has no room for something in the envelope or for the queue's name, in one sentence, if it has not.
+fn unfit(envelope: &Envelope, queue: &str) -> Option<String> {
+    let named = [
+        ("type", Some(envelope.kind.as_str())),
+        ("message_id", Some(envelope.message_id.as_str())),
+        ("reply_to", envelope.reply_to.as_deref()),
+        ("correlation_id", envelope.correlation_id.as_deref()),
+        ("queue name", Some(queue)),
+    ];
+    let long =
+        named.into_iter().find_map(|(what, text)| Some((what, text?.len())).filter(|(_, bytes)| *bytes > AMQP_TEXT_BYTES_MAX));
+    long.map(|(what, bytes)| format!("{what}: {bytes} bytes do not fit into AMQP's {AMQP_TEXT_BYTES_MAX} for a name or an id"))
 }
 
 /// The wait before try `tries` (from 0) of something that is done again and again: doubled each time, with full jitter from

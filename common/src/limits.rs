@@ -82,6 +82,9 @@ pub const STEP_LEASE: Duration = Duration::from_secs(30);
 pub const HOLD_POLL: Duration = Duration::from_millis(400);
 /// Longest `learned` of a step, in bytes.
 pub const LEARNED_BYTES_MAX: usize = 2 << 10;
+/// Bits of a fencing epoch that say which claim of its count it is. The count has 25 bits left: scripts reckon in floating point, which is
+/// exact up to 2^53.
+pub const FENCE_BITS: u32 = 28;
 /// Claims of one attempt before the step counts as poison: it has ended that many executors.
 pub const CLAIMS_MAX: u32 = 5;
 /// How often one attempt may be parked by rate limits before it fails.

@@ -13,7 +13,7 @@ use std::time::Duration;
 use crate::clock::Clock;
 use crate::event::Event;
 use crate::id::{RunId, Slot, StepNumber};
-use crate::limits::WAKEUP_INTERVAL_MAX;
+use crate::limits::{FENCE_BITS, WAKEUP_INTERVAL_MAX};
 use crate::message::{Command, ControlReply};
 use crate::meter::Need;
 use crate::patch::{Diff, Revision};
@@ -340,6 +340,22 @@ impl Store {
 fn reported_state(record: &StepRecord) -> Outcome {
     debug_assert!(record.outcome != Outcome::Skipped, "only a step that ran is reported");
     record.outcome
+}
+
+/// The fencing epoch of the claim with `nonce` after `last`. Higher, and another one than any claim of another nonce was given in what
+/// the store may have forgotten since: see `claim.lua`, which does the same with [`salt`].
+fn next_epoch(last: u64, nonce: &str) -> u64 {
+    (((last >> FENCE_BITS) + 1) << FENCE_BITS) + salt(nonce)
+}
+
+/// The lower bits of a claim's epoch.
+fn salt(nonce: &str) -> u64 {
+    u64::from(hash(nonce)) & ((1 << FENCE_BITS) - 1)
+}
+
+/// FNV-1a: the same in every process and version.
+fn hash(text: &str) -> u32 {
+    text.bytes().fold(0x811c_9dc5, |hash, byte| (hash ^ u32::from(byte)).wrapping_mul(0x0100_0193))
 }
 
 /// Something of ours as JSON. Our types hold nothing that JSON cannot say.

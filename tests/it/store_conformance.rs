@@ -17,12 +17,13 @@ use common::store::{
     NewRun, Opened, Owed, PlanNote, Put, Reported, Reserved, RunRules, Store, StoreTime, TakenBack,
 };
 use serde_json::json;
-use support::stores;
+use support::stores::{self, Saved};
 
 mod budgets;
 mod claims;
 mod commands;
 mod decisions;
+mod lost_writes;
 mod repair;
 mod runs;
 
@@ -41,6 +42,14 @@ struct Bench {
 impl Bench {
     fn pass(&self, duration: Duration) {
         self.time.fetch_add(u64::try_from(duration.as_millis()).unwrap(), Ordering::SeqCst);
+    }
+
+    async fn save(&self) -> Saved {
+        stores::save(&self.store).await
+    }
+
+    async fn restore(&self, saved: &Saved) {
+        stores::restore(&self.store, saved).await;
     }
 
     async fn open(&self, window: u32) -> Opened {

@@ -2,15 +2,17 @@
 //!
 //! Both go by a time that the test sets, so that leases, back-offs and deadlines run out within a sequence. What the sequences
 //! reach is counted: one that never gets to an answer could not tell a difference there.
+//!
+//! The same with faults (`faults`): there the answers must be alike too, repeated calls must be answered as the first time, and nobody
+//! may write under a claim that the stores have forgotten.
 
 use std::collections::BTreeMap;
-use std::fmt::Debug;
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 
-use common::id::{RunId, Slot};
+use common::id::RunId;
 use common::run::RunStatus;
-use common::store::{RunRules, Snapshot, Store, StoreTime};
+use common::store::{Store, StoreTime};
 use proptest::prelude::*;
 use proptest::test_runner::{Config, TestRunner};
 use support::stores;
@@ -26,51 +28,16 @@ macro_rules! both {
 }
 
 mod apply;
+mod calls;
+mod faults;
 mod ops;
+mod pair;
 mod patches;
+
+use pair::Pair;
 
 /// How often the sequences came to something, by its name.
 type Seen = BTreeMap<String, u32>;
-
-/// The two stores, their time, and what callers remember.
-struct Pair {
-    memory: Store,
-    redis: Store,
-    time: Arc<AtomicU64>,
-    rules: Vec<RunRules>,
-    /// The epochs that claims have given.
-    epochs: BTreeMap<(usize, Slot), u64>,
-    /// Counts claims and reservations.
-    count: u64,
-    seen: Seen,
-}
-
-impl Pair {
-    /// Counts an answer by its name: what stands before its first number, text or field.
-    fn saw(&mut self, verb: &str, answer: &impl Debug) {
-        let text = format!("{answer:?}");
-        let name = text.split(['{', '"', '[']).next().unwrap_or_default().trim();
-        self.came_to(format!("{verb} {name}"));
-    }
-
-    fn came_to(&mut self, what: String) {
-        *self.seen.entry(what).or_default() += 1;
-    }
-
-    fn next(&mut self) -> u64 {
-        self.count += 1;
-        self.count
-    }
-
-    /// The epoch that a caller names who is `back` claims behind.
-    fn epoch(&self, run: usize, slot: Slot, back: u64) -> u64 {
-        self.epochs.get(&(run, slot)).map_or(99, |epoch| epoch.saturating_sub(back).max(1))
-    }
-
-    async fn snapshot(&self, run: usize) -> Option<Snapshot> {
-        self.memory.snapshot(&run_id(run)).await.unwrap()
-    }
-}
 
 fn run_id(run: usize) -> RunId {
     RunId::parse(&format!("run-{run}")).unwrap()
@@ -90,6 +57,7 @@ async fn look(pair: &mut Pair, run: usize) -> Result<(), TestCaseError> {
         pair.saw("event", &event.kind);
     }
     both!(pair.list(0, 10));
+    pair.check(run).await?;
     let Some(snapshot) = snapshot else { return Ok(()) };
     pair.saw("status", &snapshot.view.status);
     for wait in snapshot.view.steps.iter().filter_map(|step| step.waiting.as_ref()) {
@@ -145,7 +113,7 @@ fn everything() -> Vec<String> {
     all.into_iter().flatten().collect()
 }
 
-async fn play(pair: &mut Pair, ops: impl Iterator<Item = &ops::Op>) -> Result<(), TestCaseError> {
+async fn play(pair: &mut Pair, ops: &[ops::Op]) -> Result<(), TestCaseError> {
     for op in ops {
         apply::apply(pair, op).await?;
     }
@@ -153,41 +121,30 @@ async fn play(pair: &mut Pair, ops: impl Iterator<Item = &ops::Op>) -> Result<()
     look(pair, 1).await
 }
 
-/// Sequences of one round.
-const CASES_PER_ROUND: u32 = 800;
 /// Rounds at the most: one more for as long as something has not been reached.
 const ROUNDS_MAX: u32 = 4;
 
-#[test]
-fn memory_and_redis_give_the_same_answers() {
+/// Plays rounds of `cases` sequences until all names in `wanted` were reached. A failure shrinks to the shortest sequence that fails.
+fn differ(cases: u32, sequences: &impl Strategy<Value = Vec<ops::Op>>, wanted: Vec<String>) {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     let time = Arc::new(AtomicU64::new(1_700_000_000_000));
     let redis = runtime.block_on(stores::redis(StoreTime::Given(time.clone())));
     let seen = std::cell::RefCell::new(Seen::new());
-    let sequences = (prop::collection::vec(ops::rules(), 2), ops::start(), prop::collection::vec(ops::op(), 1..80));
     let round = || {
-        let mut runner = TestRunner::new(Config { cases: CASES_PER_ROUND, failure_persistence: None, ..Config::default() });
-        runner.run(&sequences, |(rules, start, ops)| {
+        let mut runner = TestRunner::new(Config { cases, failure_persistence: None, ..Config::default() });
+        runner.run(&(prop::collection::vec(ops::rules(), 2), sequences), |(rules, ops)| {
             runtime.block_on(async {
                 redis.delete_all().await.unwrap();
                 let memory = stores::memory(StoreTime::Given(time.clone()));
-                let mut pair = Pair {
-                    memory,
-                    redis: Store::Redis(redis.clone()),
-                    time: time.clone(),
-                    rules,
-                    epochs: BTreeMap::new(),
-                    count: 0,
-                    seen: seen.take(),
-                };
-                let same = play(&mut pair, start.iter().chain(&ops)).await;
+                let mut pair = Pair::new(memory, Store::Redis(redis.clone()), time.clone(), rules, seen.take());
+                let same = play(&mut pair, &ops).await;
                 seen.replace(pair.seen);
                 same
             })
         })
     };
     // What chance has not reached by then, it may reach in another round.
-    let mut missed: Vec<String> = everything();
+    let mut missed = wanted;
     let mut outcome = Ok(());
     for _ in 0..ROUNDS_MAX {
         outcome = round();
@@ -201,4 +158,16 @@ fn memory_and_redis_give_the_same_answers() {
     outcome.unwrap();
     let seen = seen.into_inner();
     assert!(missed.is_empty(), "never reached: {missed:?}\nreached: {seen:#?}");
+}
+
+#[test]
+fn memory_and_redis_give_the_same_answers() {
+    let ops = prop::collection::vec(ops::op(), 1..80);
+    let sequences = (ops::start(), ops).prop_map(|(start, ops)| [start, ops].concat());
+    differ(800, &sequences, everything());
+}
+
+#[test]
+fn memory_and_redis_go_through_the_same_faults() {
+    differ(150, &faults::sequence(), faults::everything());
 }

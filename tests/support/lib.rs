@@ -4,6 +4,7 @@
 pub mod fake_openai;
 pub mod process;
 pub mod proxy;
+pub mod seam;
 pub mod servers;
 pub mod stack;
 pub mod stores;

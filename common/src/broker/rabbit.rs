@@ -18,7 +18,7 @@ use tokio_util::sync::CancellationToken;
 
 use self::link::Link;
 use self::publish::{Cargo, Lane, Receipt};
-use super::{ConnectError, Envelope, PublishError, Target};
+use super::{ConnectError, Envelope, PublishError, Target, worse};
 use crate::clock::Clock;
 use crate::config::BrokerConfig;
 use crate::ids::Ids;
@@ -146,13 +146,5 @@ impl Rabbit {
         feeds.stop().await;
         self.consuming.close().await;
         self.publishing.close().await;
-    }
-}
-
-/// The one of two answers that asks more of the caller: what may be lost must be published again.
-fn worse(one: Result<(), PublishError>, other: Result<(), PublishError>) -> Result<(), PublishError> {
-    match (&one, &other) {
-        (Err(PublishError::Unconfirmed(_)), _) | (_, Ok(())) => one,
-        (Ok(()) | Err(PublishError::Unroutable(_)), _) => other,
     }
 }

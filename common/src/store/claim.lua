@@ -1,5 +1,6 @@
 -- claim: take a slot under a lease and a new fencing epoch.
 -- ARGV 2 slot  3 message id  4 nonce  5 attempt or empty  6 lease ms  7 worker  8 event data  9 claims max  10 redelivered: 1 or 0
+--      11 salt of the epoch, below 2^FENCE_BITS
 -- -> {execute | poisoned, epoch, attempt, parks, request or objective, {limits, if any}, spec, {journal}, {dependency, spec, record, ...}}
 --    {done, owed, state} {duplicate, worker} {stale, why} {finished, status}
 --
@@ -39,7 +40,9 @@ if not (state == 'running' and last == nonce) then -- else the reply to this ver
     end
     return { 'stale', 'the run is paused' }
   end
-  epoch, claims = epoch + 1, claims + 1
+  -- Higher than the last one. The salt, because a store that loses its last writes counts the same numbers again: whoever got one in what
+  -- it has forgotten is not to be taken for the holder of today.
+  epoch, claims = (math.floor(epoch / 2 ^ FENCE_BITS) + 1) * 2 ^ FENCE_BITS + tonumber(ARGV[11]), claims + 1
   slot_set(slot, 'state', 'running', 'since', now, 'epoch', epoch, 'claims', claims, 'mid', mid, 'nonce', nonce, 'worker', ARGV[7],
     'sent', 0, 'held_n', '', 'taken', taken)
   redis.call('ZREM', READY, slot)

@@ -34,12 +34,20 @@
 local RUN, PLAN, SPECS, STEPS, RESULTS, READY, FLIGHT, OPEN, JOURNAL, EVENTS, RESULT, NEWS, CONTROLS =
   KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5], KEYS[6], KEYS[7], KEYS[8], KEYS[9], KEYS[10], KEYS[11], KEYS[12], KEYS[13]
 
-local now, event_id
+local now
 if ARGV[1] ~= '' then
-  now, event_id = tonumber(ARGV[1]), ARGV[1] .. '-*'
+  now = tonumber(ARGV[1])
 else
   local time = redis.call('TIME')
-  now, event_id = time[1] * 1000 + math.floor(time[2] / 1000), '*'
+  now = time[1] * 1000 + math.floor(time[2] / 1000)
+end
+
+-- The id of the next event: never before the last one, even if the clock has gone back.
+local function event_id()
+  if ARGV[1] == '' then return '*' end
+  local last = redis.call('XREVRANGE', EVENTS, '+', '-', 'COUNT', 1)[1]
+  local ms = last and tonumber(string.match(last[1], '^%d+')) or 0
+  return string.format('%.0f-*', math.max(now, ms))
 end
 
 local function final(status)
@@ -56,7 +64,7 @@ local function set(value)
 end
 
 local function event(kind, slot, attempt, epoch, data)
-  local entry = { 'XADD', EVENTS, 'MAXLEN', '~', EVENTS_MAX, event_id, 'type', kind }
+  local entry = { 'XADD', EVENTS, 'MAXLEN', '~', EVENTS_MAX, event_id(), 'type', kind }
   if slot then entry[#entry + 1] = 'slot'; entry[#entry + 1] = slot end
   if attempt then entry[#entry + 1] = 'attempt'; entry[#entry + 1] = attempt end
   if epoch then entry[#entry + 1] = 'epoch'; entry[#entry + 1] = epoch end

@@ -74,9 +74,7 @@ impl Redis {
     }
 
     fn shard(&self, run: &RunId) -> String {
-        // FNV-1a: the same shard in every process and version.
-        let hash = run.as_str().bytes().fold(0x811c_9dc5_u32, |hash, byte| (hash ^ u32::from(byte)).wrapping_mul(0x0100_0193));
-        format!("{}:wakeups:{}", self.prefix, hash % WAKEUP_SHARDS)
+        format!("{}:wakeups:{}", self.prefix, super::hash(run.as_str()) % WAKEUP_SHARDS)
     }
 
     /// Runs a verb's script on the run's keys. `arguments` come after the time.
@@ -112,6 +110,7 @@ impl Redis {
             super::claimed_data(request.worker),
             CLAIMS_MAX.to_string(),
             u8::from(request.redelivered).to_string(),
+            super::salt(request.nonce).to_string(),
         ];
         let mut reply = self.verb(Verb::Claim, run, arguments).await?;
         match reply.text()?.as_str() {

@@ -7,14 +7,17 @@ if final(redis.call('HGET', RUN, 'status')) then return { 'lost' } end
 local attempt = fenced(slot, epoch)
 local status, halted = run_get('status', 'halt')
 if not attempt then
-  local state, last = slot_get(slot, 'state', 'epoch')
-  if state == 'ready' and last == epoch then return { 'kept', still_owed() } end -- the reply to this very call was lost
+  local state, last, claims = slot_get(slot, 'state', 'epoch', 'claims')
+  -- The reply to this very call was lost. What is given back to a run that is ending is cancelled; what was taken from its holder has
+  -- a claim that counts.
+  if last == epoch and (state == 'ready' or (state == 'cancelled' and claims == '0')) then return { 'kept', still_owed() } end
   return { 'lost' }
 end
 account(7, slot, attempt, epoch)
 if slot == 'plan' and set(halted) and status ~= 'planning' then
   -- The run is ending: nobody needs another plan.
   close_plan('cancelled')
+  slot_set('plan', 'claims', 0)
   redis.call('DEL', NEWS)
   return { 'kept', owed(false, false) }
 end

@@ -1,20 +1,19 @@
 //! What only a real broker can do: refuse, vanish, come back.
 
 use std::str::FromStr;
-use std::sync::Arc;
 
 use common::broker::ConnectError;
 use lapin::options::{BasicPublishOptions, ConfirmSelectOptions, QueueDeclareOptions, QueueDeleteOptions};
 use lapin::types::{AMQPValue, FieldTable};
 use lapin::uri::AMQPUri;
 use lapin::{BasicProperties, Channel, Connection, ConnectionProperties};
-use support::proxy::Proxy;
+use support::proxy::{Proxy, Way};
 use tokio::task::JoinSet;
 
 use super::*;
 
 /// The tests' own connection, beside the code under test.
-async fn raw() -> (Connection, Channel) {
+pub(super) async fn raw() -> (Connection, Channel) {
     let connection = Connection::connect(&amqp_url(), ConnectionProperties::default()).await.expect("RabbitMQ");
     let channel = connection.create_channel().await.expect("channel");
     channel.confirm_select(ConfirmSelectOptions::default()).await.expect("confirms");
@@ -33,7 +32,7 @@ async fn connect(urls: &[&str], prefix: &str) -> Result<Broker, ConnectError> {
 }
 
 /// Runs `case` with a broker that it reaches through a proxy.
-async fn behind_proxy<F: Future<Output = ()>>(case: impl FnOnce(Place, Arc<Proxy>) -> F) {
+pub(super) async fn behind_proxy<F: Future<Output = ()>>(case: impl FnOnce(Place, Arc<Proxy>) -> F) {
     let uri = AMQPUri::from_str(&amqp_url()).expect("AMQP_URL");
     let proxy = Proxy::start(format!("{}:{}", uri.authority.host, uri.authority.port)).await.expect("proxy");
     let url = url_with(|uri| {
@@ -46,14 +45,6 @@ async fn behind_proxy<F: Future<Output = ()>>(case: impl FnOnce(Place, Arc<Proxy
         broker.close().await;
     })
     .await;
-}
-
-/// Publishes until it is confirmed, as the services do.
-async fn publish_until_confirmed(place: &Place, id: &str) {
-    let deadline = Instant::now() + PATIENCE;
-    while let Err(error) = place.broker.publish(Target::Queue(Queue::Steps), step(id)).await {
-        assert!(Instant::now() < deadline, "{error}");
-    }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -73,7 +64,7 @@ async fn broken_connections_are_made_again() {
         }
         let last = next(&mut consumer).await;
         assert!(last.ack().await);
-        publish_until_confirmed(&place, "b").await;
+        place.publish_until_confirmed("b").await;
         let b = next(&mut consumer).await;
         assert_eq!(id(&b), "b");
         assert!(b.ack().await);
@@ -93,7 +84,7 @@ async fn an_outage_is_survived() {
         let publishing = {
             let place = place.clone();
             let mut tasks = JoinSet::new();
-            tasks.spawn(async move { publish_until_confirmed(&place, "during").await });
+            tasks.spawn(async move { place.publish_until_confirmed("during").await });
             tasks
         };
         let other = on_the_side(&place, "proof that the server is up").await;
@@ -107,6 +98,73 @@ async fn an_outage_is_survived() {
             delivery.ack().await;
         }
         publishing.join_all().await;
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_acknowledgement_on_a_dying_connection_is_lost() {
+    behind_proxy(|place, proxy| async move {
+        place.publish(&["a"]).await;
+        let mut consumer = place.broker.consume(Queue::Steps, 1);
+        let held = next(&mut consumer).await;
+        proxy.hold(Way::Requests, true);
+        assert!(held.ack().await, "nothing is known yet");
+        proxy.reset_connections();
+        proxy.hold(Way::Requests, false);
+        let again = next(&mut consumer).await;
+        assert_eq!((id(&again), again.redelivered()), ("a", true));
+        assert!(again.ack().await);
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_lost_confirm_is_no_lost_message() {
+    behind_proxy(|place, proxy| async move {
+        place.publish(&["before"]).await;
+        proxy.lose_replies(1);
+        let published = place.broker.publish(Target::Queue(Queue::Steps), step("a")).await;
+        assert!(matches!(published, Err(PublishError::Unconfirmed(_))), "{published:?}");
+        place.publish_until_confirmed("a").await;
+        let mut consumer = place.broker.consume(Queue::Steps, 1);
+        for wanted in ["before", "a", "a"] {
+            let delivery = next(&mut consumer).await;
+            assert_eq!((id(&delivery), delivery.redelivered()), (wanted, false));
+            assert!(delivery.ack().await);
+        }
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_was_given_up_may_arrive() {
+    behind_proxy(|place, proxy| async move {
+        place.publish(&["before"]).await;
+        proxy.hold(Way::Requests, true);
+        let published = place.broker.publish(Target::Queue(Queue::Steps), step("ghost")).await;
+        assert!(matches!(published, Err(PublishError::Unconfirmed(_))), "{published:?}");
+        proxy.hold(Way::Requests, false);
+        place.has_depth(2).await;
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_missing_dead_queue_takes_no_letter() {
+    on_rabbit(|place| async move {
+        place.publish(&["a"]).await;
+        let mut consumer = place.broker.consume(Queue::Steps, 1);
+        let held = next(&mut consumer).await;
+        let (connection, channel) = raw().await;
+        let name = Queue::Dead.name(&place.prefix);
+        channel.queue_delete(name.as_str().into(), QueueDeleteOptions::default()).await.expect("deleted");
+        connection.close(200, "OK".into()).await.expect("closed");
+        assert!(!held.park(&place.broker, "nobody takes it").await);
+        let again = next(&mut consumer).await;
+        assert_eq!((id(&again), again.redelivered()), ("a", true));
+        // The publisher has made the queue again.
+        assert!(again.park(&place.broker, "somebody takes it").await);
     })
     .await;
 }
@@ -128,41 +186,10 @@ async fn a_deleted_queue_is_declared_again() {
         let name = Queue::Steps.name(&place.prefix);
         channel.queue_delete(name.as_str().into(), QueueDeleteOptions::default()).await.expect("deleted");
         // Whoever notices first, the publisher or the consumer, makes the queue again; both work then.
-        publish_until_confirmed(&place, "b").await;
+        place.publish_until_confirmed("b").await;
         let delivery = next(&mut consumer).await;
         assert_eq!(id(&delivery), "b");
         assert!(delivery.ack().await);
-        connection.close(200, "OK".into()).await.expect("closed");
-    })
-    .await;
-}
-
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn unroutable_replies_poison_nobody() {
-    on_rabbit(|place| async move {
-        let (connection, channel) = raw().await;
-        let answers = format!("{}.answers", place.prefix);
-        let exclusive = QueueDeclareOptions { exclusive: true, auto_delete: true, ..QueueDeclareOptions::default() };
-        channel.queue_declare(answers.as_str().into(), exclusive, FieldTable::default()).await.expect("declared");
-        let mut tasks = JoinSet::new();
-        for n in 0..200u32 {
-            let (broker, answers, prefix) = (place.broker.clone(), answers.clone(), place.prefix.clone());
-            tasks.spawn(async move {
-                match n % 4 {
-                    0 => {
-                        let nowhere = format!("{prefix}.nowhere-{n}");
-                        let lost = broker.publish(Target::Named(nowhere.clone()), step(&n.to_string())).await;
-                        assert_eq!(lost, Err(PublishError::Unroutable(nowhere)));
-                    }
-                    1 => broker.publish(Target::Named(answers), step(&n.to_string())).await.expect("routed"),
-                    _ => broker.publish(Target::Queue(Queue::Steps), step(&n.to_string())).await.expect("ours"),
-                }
-            });
-        }
-        tasks.join_all().await;
-        place.has_depth(100).await;
-        let found = channel.queue_declare(answers.as_str().into(), exclusive, FieldTable::default()).await.expect("there");
-        assert_eq!(found.message_count(), 50);
         connection.close(200, "OK".into()).await.expect("closed");
     })
     .await;
@@ -182,7 +209,7 @@ async fn returned_messages_of_ours_are_told_apart() {
             tasks.spawn(async move { broker.publish(Target::Queue(Queue::Steps), step(&n.to_string())).await.is_ok() });
         }
         let good = tasks.join_all().await.into_iter().filter(|good| *good).count() as u64;
-        publish_until_confirmed(&place, "last").await;
+        place.publish_until_confirmed("last").await;
         place.has_depth(good + 1).await;
         connection.close(200, "OK".into()).await.expect("closed");
     })

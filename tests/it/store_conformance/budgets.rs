@@ -53,6 +53,24 @@ async fn calls_side_by_side_cannot_pass_the_limit() {
 }
 
 #[tokio::test]
+async fn what_is_given_back_to_a_run_that_ends_is_owed_again() {
+    on_both(async |bench| {
+        bench.planned_with(8, limited(3, 0), &[(1, &[])]).await;
+        bench.take("t1").await;
+        let epoch = bench.hold(step(1), "m1").await.epoch;
+        assert_eq!(bench.reserve(step(1), epoch, 0, calls(4)).await, exhausted("max_model_calls"));
+        let again = async || {
+            let account = Account::default();
+            bench.store.retry(&bench.run, step(1), epoch, Again::Retry, LEASE, &account).await.unwrap()
+        };
+        assert_eq!(again().await, (Held::Kept, Owed::Summary), "there is no other attempt");
+        assert_eq!(again().await, (Held::Kept, Owed::Summary), "repeated call");
+        assert_eq!(bench.states().await, [Cancelled]);
+    })
+    .await;
+}
+
+#[tokio::test]
 async fn a_part_is_kept_for_the_answer() {
     on_both(async |bench| {
         bench.planned_with(8, limited(3, 1), &[(1, &[])]).await;

@@ -13,7 +13,7 @@ async fn a_step_has_one_holder() {
         // The same claim again (its reply was lost) is not a second one; the same message again takes the step over.
         assert_eq!(bench.hold(step(1), "m1").await.epoch, first.epoch);
         let Claimed::Execute(second) = bench.reclaim(step(1), "m1", "other").await else { panic!("redelivery takes over") };
-        assert_eq!(second.epoch, first.epoch + 1);
+        assert!(second.epoch > first.epoch);
         assert_eq!(bench.store.renew(&bench.run, step(1), first.epoch, LEASE).await.unwrap(), Held::Lost);
         assert_eq!(bench.store.renew(&bench.run, step(1), second.epoch, LEASE).await.unwrap(), Held::Kept);
         // A zombie's outcome changes nothing.

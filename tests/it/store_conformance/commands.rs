@@ -254,7 +254,7 @@ async fn a_partial_run_goes_on_from_what_had_not_succeeded() {
         bench.take("t3").await;
         assert_eq!(bench.states().await, [Succeeded, Dispatched, Succeeded, Waiting]);
         let again = bench.hold(step(2), "m2-again").await;
-        assert_eq!((again.epoch, again.attempt), (failed + 1, 1));
+        assert!(again.epoch > failed && again.attempt == 1);
         bench.report(2, again.epoch, Outcome::Succeeded).await;
         bench.take("t4").await;
         assert_eq!(bench.done(4, Outcome::Succeeded).await, Owed::Summary);
@@ -275,7 +275,7 @@ async fn a_run_without_a_plan_is_planned_again() {
         bench.store.finish(&bench.run, Slot::Plan, epoch, &end(RunStatus::Failed), &Account::default()).await.unwrap();
         let retried = bench.control("c1", Command::Retry).await;
         assert!(retried.plan && retried.status == Some(RunStatus::Planning));
-        assert_eq!(bench.hold(Slot::Plan, "again").await.epoch, epoch + 1);
+        assert!(bench.hold(Slot::Plan, "again").await.epoch > epoch);
     })
     .await;
 }

@@ -137,7 +137,7 @@ async fn a_failure_during_the_decision_asks_for_another_one() {
         assert_eq!(bench.keep(epoch, &[1], true).await, (Held::Kept, Owed::Planner));
         assert_eq!(bench.states().await, [Failed, Failed, Skipped, Waiting]);
         let again = bench.hold(Slot::Plan, "again").await.epoch;
-        assert_eq!(again, epoch + 1);
+        assert!(again > epoch);
         assert_eq!(bench.keep(again, &[2], true).await, (Held::Kept, Owed::Summary));
         assert_eq!(bench.keep(again, &[2], true).await, (Held::Kept, Owed::Summary), "repeated call");
         assert_eq!(bench.count(EventType::ReplanOwed).await, 2);

@@ -3,21 +3,20 @@
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use common::event::{EventDraft, EventType};
 use common::id::{Slot, StepNumber};
 use common::message::Command;
 use common::patch::Diff;
 use common::quote::Quote;
-use common::run::{Halt, Outcome, RunStatus, RunWait, StepRecord, StepState, Usage};
-use common::store::{Account, Advance, ClaimRequest, Claimed, Control, Finish, NewRun, PlanNote, Taken};
+use common::run::{Halt, Outcome, RunStatus, RunWait, StepRecord, StepState};
+use common::store::{Advance, Finish, NewRun, PlanNote, Taken};
 use common::wait::Wait;
 use proptest::prelude::*;
 use serde_json::json;
 
-use super::ops::{Handled, Op, Patch, Seen, Verb};
+use super::calls::{Answer, LEASE, Verb};
+use super::ops::{Handled, Holding, Op, Patch, Seen};
 use super::{Pair, look, patches, run_id};
 
-const LEASE: Duration = Duration::from_secs(30);
 /// Longer than any sequence: Redis forgets by its own time, memory by the test's.
 const RETENTION: Duration = Duration::from_secs(7 * 24 * 3600);
 
@@ -40,20 +39,13 @@ async fn slot_of(pair: &Pair, run: usize, slot: usize) -> Slot {
     }
 }
 
-fn account(kind: EventType) -> Account {
-    let usage = Usage { model_calls: 1, tool_calls: 2, input_tokens: 10, output_tokens: 4, estimated: false, cost_nanos: 3 };
-    Account { usage, events: vec![EventDraft::new(kind, json!({"model": "m", "quote\"d": [1, null]}))] }
-}
-
 pub(super) async fn apply(pair: &mut Pair, op: &Op) -> Tested {
     match op.clone() {
         Op::Open { run } => open(pair, run).await,
         Op::Claim { run, slot, message, redelivered, nonce, attempt } => {
-            let (message_id, nonce) = (format!("m{message}"), format!("n{nonce}"));
             let slot = slot_of(pair, run, slot).await;
-            let request =
-                ClaimRequest { slot, message_id: &message_id, redelivered, nonce: &nonce, attempt, lease: LEASE, worker: "w" };
-            claim(pair, run, &request).await
+            let (message_id, nonce, worker) = (format!("m{message}"), format!("n{nonce}"), "w");
+            done(pair.send(run, Verb::Claim { slot, message_id, redelivered, nonce, attempt, worker }).await)
         }
         Op::PutPlan { run, back, behind, patch } => put_plan(pair, run, back, behind, &patch).await,
         Op::KeepPlan { run, back, handled, counts } => keep_plan(pair, run, back, &handled, counts).await,
@@ -76,6 +68,29 @@ pub(super) async fn apply(pair: &mut Pair, op: &Op) -> Tested {
         }
         Op::Tick { ms } => {
             pair.time.fetch_add(ms, Ordering::SeqCst);
+            Ok(())
+        }
+        Op::TickBack { ms } => {
+            pair.time.fetch_sub(ms, Ordering::SeqCst);
+            pair.went_back = true;
+            pair.came_to("clock back".to_owned());
+            Ok(())
+        }
+        Op::Spoil { fate } => {
+            pair.fate = fate;
+            Ok(())
+        }
+        Op::Repeat => {
+            pair.repeat = true;
+            Ok(())
+        }
+        Op::Again { back } => pair.send_again(back).await,
+        Op::Save => {
+            pair.save().await;
+            Ok(())
+        }
+        Op::Lose => {
+            pair.lose().await;
             Ok(())
         }
         Op::Look { run } => look(pair, run).await,
@@ -128,43 +143,33 @@ async fn bury(pair: &mut Pair, run: usize, times: u8) -> Tested {
 }
 
 /// The verbs of a holder.
-async fn hold(pair: &mut Pair, verb: Verb, run: usize, slot: Slot, back: u64) -> Tested {
-    let (id, epoch) = (run_id(run), pair.epoch(run, slot, back));
-    match verb {
-        Verb::Renew => {
-            let held = both!(pair.renew(&id, slot, epoch, LEASE));
-            pair.saw("renew", &held);
-        }
-        Verb::Release => {
-            let held = both!(pair.release(&id, slot, epoch));
-            pair.saw("release", &held);
-        }
-        Verb::Journal { turns } => {
+async fn hold(pair: &mut Pair, holding: Holding, run: usize, slot: Slot, back: usize) -> Tested {
+    let epoch = pair.epoch(run, slot, back);
+    let verb = match holding {
+        Holding::Renew => Verb::Renew { slot, epoch },
+        Holding::Release => Verb::Release { slot, epoch },
+        Holding::Journal { turns } => {
             // Turns are recorded in order: a process never skips one.
             for index in 0..turns {
-                let held = both!(pair.journal(&id, slot, epoch, index, "{\"turn\":1}", &account(EventType::ModelCalled)));
-                pair.saw("journal", &held);
+                pair.send(run, Verb::Journal { slot, epoch, index }).await?;
             }
+            return Ok(());
         }
-        Verb::Halt { kind } => {
-            let halt = Halt { kind, reason: "no \"way\"/out".to_owned() };
-            let held = both!(pair.halt(&id, slot, epoch, &halt, &account(EventType::PlanKept)));
-            pair.saw("halt", &held);
-        }
-        Verb::Reserve { again, need } => {
+        Holding::Halt { kind } => Verb::Halt { slot, epoch, halt: Halt { kind, reason: "no \"way\"/out".to_owned() } },
+        Holding::Reserve { again, need } => {
             let number = if again { pair.count } else { pair.next() };
-            let reserved = both!(pair.reserve(&id, slot, epoch, number, &need));
-            pair.saw("reserve", &reserved);
+            Verb::Reserve { slot, epoch, number, need }
         }
-        Verb::Report { outcome } => report(pair, run, slot, back, outcome).await?,
-        Verb::Retry { again, after_ms } => {
-            let after = Duration::from_millis(after_ms);
-            let retried = both!(pair.retry(&id, slot, epoch, again.clone(), after, &account(EventType::StepRetried)));
-            pair.saw("retry", &retried);
-        }
-        Verb::Finish { status } => finish(pair, run, slot, back, status).await?,
-    }
-    Ok(())
+        Holding::Report { outcome } => return report(pair, run, slot, back, outcome).await,
+        Holding::Retry { again, after_ms } => Verb::Retry { slot, epoch, again, after: Duration::from_millis(after_ms) },
+        Holding::Finish { status } => return finish(pair, run, slot, back, status).await,
+    };
+    done(pair.send(run, verb).await)
+}
+
+/// Whatever the answer is.
+fn done(answer: Result<Answer, TestCaseError>) -> Tested {
+    answer.map(|_compared| ())
 }
 
 async fn open(pair: &mut Pair, run: usize) -> Tested {
@@ -177,29 +182,18 @@ async fn open(pair: &mut Pair, run: usize) -> Tested {
         traceparent: None,
         rules: pair.rules[run].clone(),
     };
-    let opened = both!(pair.open_run(&run_id(run), &new));
-    pair.saw("open_run", &opened);
-    Ok(())
-}
-
-async fn claim(pair: &mut Pair, run: usize, request: &ClaimRequest<'_>) -> Tested {
-    let claimed = both!(pair.claim(&run_id(run), request));
-    pair.saw("claim", &claimed);
-    if let Claimed::Execute(claim) | Claimed::Poisoned(claim) = claimed {
-        pair.epochs.insert((run, request.slot), claim.epoch);
-    }
-    Ok(())
+    done(pair.send(run, Verb::Open(Box::new(new))).await)
 }
 
 /// By a message and a process that nobody has seen before.
 async fn claim_anew(pair: &mut Pair, run: usize, slot: Slot) -> Tested {
     let id = format!("new-{}", pair.next());
-    let request =
-        ClaimRequest { slot, message_id: &id, redelivered: false, nonce: &id, attempt: None, lease: LEASE, worker: "fresh" };
-    claim(pair, run, &request).await
+    let (message_id, nonce) = (id.clone(), id);
+    let claim = Verb::Claim { slot, message_id, redelivered: false, nonce, attempt: None, worker: "fresh" };
+    done(pair.send(run, claim).await)
 }
 
-async fn put_plan(pair: &mut Pair, run: usize, back: u64, behind: u32, patch: &Patch) -> Tested {
+async fn put_plan(pair: &mut Pair, run: usize, back: usize, behind: u32, patch: &Patch) -> Tested {
     let Some(snapshot) = pair.snapshot(run).await else { return Ok(()) };
     let revision = patches::revision(&snapshot, patch);
     let handled = patches::handled(&snapshot, &patch.handled);
@@ -207,19 +201,15 @@ async fn put_plan(pair: &mut Pair, run: usize, back: u64, behind: u32, patch: &P
     let quote = Quote { steps: revision.plan.steps.len(), critical_path: handled.clone(), ..Quote::default() };
     let note = PlanNote { reason: "be\"cause".to_owned(), diff: Some(diff), quote: patch.anyway.then_some(quote) };
     let (epoch, current) = (pair.epoch(run, Slot::Plan, back), snapshot.view.revision.saturating_sub(behind));
-    let account = account(EventType::PlanStored);
-    let put = both!(pair.put_plan(&run_id(run), epoch, current, &revision, &note, &handled, &account));
-    pair.saw("put_plan", &put);
-    Ok(())
+    let note = Box::new(note);
+    done(pair.send(run, Verb::PutPlan { epoch, current, revision, note, handled }).await)
 }
 
-async fn keep_plan(pair: &mut Pair, run: usize, back: u64, handled: &Handled, counts: bool) -> Tested {
+async fn keep_plan(pair: &mut Pair, run: usize, back: usize, handled: &Handled, counts: bool) -> Tested {
     let Some(snapshot) = pair.snapshot(run).await else { return Ok(()) };
     let handled = patches::handled(&snapshot, handled);
     let epoch = pair.epoch(run, Slot::Plan, back);
-    let kept = both!(pair.keep_plan(&run_id(run), epoch, &handled, counts, &account(EventType::PlanKept)));
-    pair.saw("keep_plan", &kept);
-    Ok(())
+    done(pair.send(run, Verb::KeepPlan { epoch, handled, counts }).await)
 }
 
 async fn control(pair: &mut Pair, run: usize, id: u8, command: Command, seen: Seen, refused: bool) -> Tested {
@@ -231,9 +221,8 @@ async fn control(pair: &mut Pair, run: usize, id: u8, command: Command, seen: Se
     };
     let (id, reason) = (format!("c{id}"), if id.is_multiple_of(2) { "" } else { "a \"reason\"/why" });
     let refused = if refused { "it is not a plan" } else { "" };
-    let text = "{\"steps\":[]}";
-    let control = Control { id: &id, command, by: "ann", reason, text, revision, feedback: "better", refused };
-    let controlled = both!(pair.control(&run_id(run), &control));
+    let verb = Verb::Control { id: id.clone(), command, reason, revision, refused };
+    let Answer::Controlled(controlled) = pair.send(run, verb).await? else { return Ok(()) };
     let name = if command == Command::Retry { "retry-run" } else { command.as_str() };
     pair.saw(name, &controlled.answer);
     let owes = [("plan", controlled.plan), ("dispatch", controlled.dispatch), ("summary", controlled.summary)];
@@ -245,7 +234,8 @@ async fn control(pair: &mut Pair, run: usize, id: u8, command: Command, seen: Se
 }
 
 async fn take_ready(pair: &mut Pair, run: usize, token: &str) -> Tested {
-    let Taken { steps, plan } = both!(pair.take_ready(&run_id(run), token));
+    let answer = pair.send(run, Verb::TakeReady { token: token.to_owned() }).await?;
+    let Answer::Taken(Taken { steps, plan }) = answer else { return Ok(()) };
     for (what, _) in [("steps", !steps.is_empty()), ("plan", plan)].iter().filter(|(_, taken)| *taken) {
         pair.came_to(format!("take_ready {what}"));
     }
@@ -271,12 +261,10 @@ async fn dispatched(pair: &Pair, run: usize) -> Vec<StepNumber> {
 }
 
 async fn take_back(pair: &mut Pair, run: usize, slot: Slot, message_id: &str) -> Tested {
-    let taken = both!(pair.take_back(&run_id(run), slot, message_id, "dead \"letter\""));
-    pair.saw("take_back", &taken);
-    Ok(())
+    done(pair.send(run, Verb::TakeBack { slot, message_id: message_id.to_owned() }).await)
 }
 
-async fn report(pair: &mut Pair, run: usize, slot: Slot, back: u64, outcome: Outcome) -> Tested {
+async fn report(pair: &mut Pair, run: usize, slot: Slot, back: usize, outcome: Outcome) -> Tested {
     let Slot::Step(step) = slot else { return Ok(()) };
     let failed = outcome != Outcome::Succeeded;
     let record = StepRecord {
@@ -288,25 +276,19 @@ async fn report(pair: &mut Pair, run: usize, slot: Slot, back: u64, outcome: Out
         ..StepRecord::without_result(outcome, String::new())
     };
     let epoch = pair.epoch(run, slot, back);
-    let reported = both!(pair.report(&run_id(run), step, epoch, &record, &account(EventType::StepFinished)));
-    pair.saw("report", &reported);
-    Ok(())
+    done(pair.send(run, Verb::Report { step, epoch, record: Box::new(record) }).await)
 }
 
-async fn finish(pair: &mut Pair, run: usize, slot: Slot, back: u64, status: usize) -> Tested {
+async fn finish(pair: &mut Pair, run: usize, slot: Slot, back: usize, status: usize) -> Tested {
     let status = [RunStatus::Succeeded, RunStatus::Partial, RunStatus::Failed, RunStatus::Cancelled][status];
     let error = (status == RunStatus::Failed).then(|| "no".to_owned());
     let end = Finish { status, error, document: "{\"a\":1}".to_owned(), retention: RETENTION };
     let epoch = pair.epoch(run, slot, back);
-    let finished = both!(pair.finish(&run_id(run), slot, epoch, &end, &account(EventType::RunFinished)));
-    pair.saw("finish", &finished);
-    Ok(())
+    done(pair.send(run, Verb::Finish { slot, epoch, end }).await)
 }
 
 async fn advance(pair: &mut Pair, run: usize) -> Tested {
-    let advanced = both!(pair.advance(&run_id(run)));
-    let Advance::Live { plan, dispatch, summary, .. } = advanced else {
-        pair.saw("advance", &advanced);
+    let Answer::Advance(Advance::Live { plan, dispatch, summary, .. }) = pair.send(run, Verb::Advance).await? else {
         return Ok(());
     };
     for (what, _) in [("plan", plan), ("dispatch", dispatch), ("summary", summary)].iter().filter(|(_, owed)| *owed) {

@@ -5,6 +5,7 @@ use std::time::Duration;
 use common::message::{Command, ReplanPolicy};
 use common::meter::Need;
 use common::run::{Budget, HaltKind, Outcome};
+use common::seam::Fate;
 use common::store::{Again, ApprovalRule, ApprovalTimeout, RunRules};
 use proptest::prelude::*;
 
@@ -25,13 +26,13 @@ pub(super) enum Op {
     },
     PutPlan {
         run: usize,
-        back: u64,
+        back: usize,
         behind: u32,
         patch: Patch,
     },
     KeepPlan {
         run: usize,
-        back: u64,
+        back: usize,
         handled: Handled,
         counts: bool,
     },
@@ -47,8 +48,8 @@ pub(super) enum Op {
     Hold {
         run: usize,
         slot: usize,
-        back: u64,
-        verb: Verb,
+        back: usize,
+        verb: Holding,
     },
     TakeReady {
         run: usize,
@@ -66,6 +67,24 @@ pub(super) enum Op {
     Tick {
         ms: u64,
     },
+    /// The clock goes back, as with a server that takes over and whose clock is behind.
+    TickBack {
+        ms: u64,
+    },
+    /// What becomes of the next verb.
+    Spoil {
+        fate: Fate,
+    },
+    /// The next verb is made twice in a row.
+    Repeat,
+    /// A verb is sent again that was sent so many verbs ago.
+    Again {
+        back: usize,
+    },
+    /// Remembers what the stores hold.
+    Save,
+    /// They lose all that came since.
+    Lose,
     Look {
         run: usize,
     },
@@ -100,7 +119,7 @@ pub(super) enum Op {
 
 /// What a holder does.
 #[derive(Debug, Clone)]
-pub(super) enum Verb {
+pub(super) enum Holding {
     Renew,
     Release,
     Journal { turns: usize },
@@ -195,8 +214,8 @@ fn run() -> impl Strategy<Value = usize> {
     prop_oneof![4 => Just(0usize), 1 => Just(1usize)]
 }
 
-fn back() -> impl Strategy<Value = u64> {
-    prop_oneof![6 => Just(0u64), 1 => Just(1u64)]
+fn back() -> impl Strategy<Value = usize> {
+    prop_oneof![6 => Just(0usize), 1 => Just(1usize)]
 }
 
 /// 0: the plan; 1 to 7: steps; 8: the summary; above: one that somebody holds.
@@ -220,18 +239,18 @@ fn again() -> impl Strategy<Value = Again> {
     prop_oneof![Just(Again::Retry), Just(Again::Park), Just(Again::Anew("{\"learned\":\"not so\"}".to_owned()))]
 }
 
-fn held() -> impl Strategy<Value = Op> {
+pub(super) fn held() -> impl Strategy<Value = Op> {
     let kind = prop_oneof![Just(HaltKind::Unreachable), Just(HaltKind::Budget), Just(HaltKind::Deadline)];
     let verb = prop_oneof![
-        2 => Just(Verb::Renew),
-        1 => Just(Verb::Release),
-        2 => (1..4usize).prop_map(|turns| Verb::Journal { turns }),
-        1 => kind.prop_map(|kind| Verb::Halt { kind }),
-        6 => (prop::bool::weighted(0.2), need()).prop_map(|(again, need)| Verb::Reserve { again, need }),
-        8 => outcome().prop_map(|outcome| Verb::Report { outcome }),
-        3 => (again(), 0..90_000u64).prop_map(|(again, after_ms)| Verb::Retry { again, after_ms }),
+        2 => Just(Holding::Renew),
+        1 => Just(Holding::Release),
+        2 => (1..4usize).prop_map(|turns| Holding::Journal { turns }),
+        1 => kind.prop_map(|kind| Holding::Halt { kind }),
+        6 => (prop::bool::weighted(0.2), need()).prop_map(|(again, need)| Holding::Reserve { again, need }),
+        8 => outcome().prop_map(|outcome| Holding::Report { outcome }),
+        3 => (again(), 0..90_000u64).prop_map(|(again, after_ms)| Holding::Retry { again, after_ms }),
     ];
-    let end = (prop_oneof![Just(0usize), Just(8usize)], (0..3usize).prop_map(|status| Verb::Finish { status }));
+    let end = (prop_oneof![Just(0usize), Just(8usize)], (0..3usize).prop_map(|status| Holding::Finish { status }));
     (run(), prop_oneof![22 => (slot(), verb), 1 => end], back()).prop_map(|(run, (slot, verb), back)| Op::Hold {
         run,
         slot,
@@ -256,7 +275,7 @@ pub(super) fn start() -> impl Strategy<Value = Vec<Op>> {
     let plan = |patch| Op::Plan { run: 0, patch };
     let work = |outcome| Op::Work { run: 0, slot: 0, outcome };
     let hold = |slot, verb| Op::Hold { run: 0, slot, back: 0, verb };
-    let retry = move |slot, again| hold(slot, Verb::Retry { again, after_ms: 5_000 });
+    let retry = move |slot, again| hold(slot, Holding::Retry { again, after_ms: 5_000 });
     let one_step = || patch().prop_map(|patch| Some(Patch { shape: 3, ..patch }));
     let planned = prop::option::weighted(0.9, patch()).prop_map(move |patch| vec![open(), plan(patch), work(None)]);
     let plan_given_back = again().prop_map(move |how| {
@@ -270,21 +289,21 @@ pub(super) fn start() -> impl Strategy<Value = Vec<Op>> {
         [open(), plan(patch), work(Some(Outcome::Succeeded)), answer].into_iter().chain(later).collect()
     });
     let retried = (one_step(), outcome(), 1..3usize).prop_map(move |(patch, outcome, status)| {
-        let end = hold(8, Verb::Finish { status });
+        let end = hold(8, Holding::Finish { status });
         let command = Command::Retry;
         let retry = Op::Control { run: 0, id: 0, command, revision: Seen::None, refused: false, twice: true };
-        let late = [hold(1, Verb::Report { outcome }), hold(1, Verb::Release)];
+        let late = [hold(1, Holding::Report { outcome }), hold(1, Holding::Release)];
         let ended = [open(), plan(patch), work(Some(outcome)), Op::Answer { run: 0, status: None }, end];
         ended.into_iter().chain(late).chain([retry]).collect()
     });
     let used_up = (one_step(), again()).prop_map(move |(patch, how)| {
         let need = Need { model_calls: 5_000, tool_calls: 5_000, tokens: 5_000, cost_nanos: 5_000 };
-        vec![open(), plan(patch), work(None), hold(1, Verb::Reserve { again: false, need }), retry(1, how)]
+        vec![open(), plan(patch), work(None), hold(1, Holding::Reserve { again: false, need }), retry(1, how)]
     });
     // Two holders want more and more: they stand in each other's way before the budget is used up.
     let side_by_side = patch().prop_map(move |patch| {
         let need = |amount: u64| Need { tokens: amount, cost_nanos: amount / 4, ..Need::default() };
-        let reserve = move |slot, amount| hold(slot, Verb::Reserve { again: false, need: need(amount) });
+        let reserve = move |slot, amount| hold(slot, Holding::Reserve { again: false, need: need(amount) });
         let more = [20, 40, 80, 160, 320].into_iter().flat_map(move |amount| [reserve(1, amount), reserve(2, amount)]);
         [open(), plan(Some(Patch { shape: 4, ..patch })), work(None), work(None)].into_iter().chain(more).collect()
     });

@@ -110,13 +110,17 @@ pub(super) fn pair(broker: Arc<Rabbit>, queue: String, prefetch: u16) -> (Rabbit
 
 impl RabbitConsumer {
     pub(in crate::broker) async fn next(&mut self) -> RabbitDelivery {
-        match self.deliveries.recv().await {
-            Some(mut delivery) => {
-                delivery.fate = Fate::Taken;
-                delivery
+        loop {
+            match self.deliveries.recv().await {
+                // Its channel is gone: the broker hands it out again, and nothing that is done with this one counts.
+                Some(delivery) if delivery.session.over.load(Ordering::SeqCst) => {}
+                Some(mut delivery) => {
+                    delivery.fate = Fate::Taken;
+                    return delivery;
+                }
+                // The broker was closed under us: there is nothing to come.
+                None => std::future::pending().await,
             }
-            // The broker was closed under us: there is nothing to come.
-            None => std::future::pending().await,
         }
     }
 }

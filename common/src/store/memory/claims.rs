@@ -9,7 +9,7 @@ use crate::event::EventType;
 use crate::id::Slot;
 use crate::limits::CLAIMS_MAX;
 use crate::run::{RunStatus, StepInput, StepState};
-use crate::store::{Account, Again, Claim, ClaimRequest, Claimed, Held, Owed};
+use crate::store::{Account, Again, Claim, ClaimRequest, Claimed, Held, Owed, next_epoch};
 
 fn stale(why: impl Into<String>) -> Claimed {
     Claimed::Stale { why: why.into() }
@@ -66,7 +66,7 @@ impl Run {
         }
         self.enter(slot, StepState::Running);
         let standing = self.slot(slot);
-        standing.epoch += 1;
+        standing.epoch = next_epoch(standing.epoch, request.nonce);
         standing.claims += 1;
         standing.taken = taken;
         standing.message_id = request.message_id.to_owned();
@@ -179,13 +179,15 @@ impl Run {
             return (Held::Lost, Owed::Nothing);
         }
         let Some(attempt) = self.fenced(slot, epoch) else {
-            let repeated = self.left_at(slot, StepState::Ready, epoch);
+            let closed = self.left_at(slot, StepState::Cancelled, epoch) && self.slot(slot).claims == 0;
+            let repeated = closed || self.left_at(slot, StepState::Ready, epoch);
             return if repeated { (Held::Kept, self.still_owed()) } else { (Held::Lost, Owed::Nothing) };
         };
         self.account(slot, attempt, epoch, account);
         if slot == Slot::Plan && self.halt.is_some() && self.status != RunStatus::Planning {
             // The run is ending: nobody needs another plan.
             self.close_plan(StepState::Cancelled);
+            self.slot(slot).claims = 0;
             self.news.clear();
             return (Held::Kept, self.owed(false, false));
         }

@@ -211,10 +211,11 @@ impl Run {
         epoch: Option<u64>,
         data: serde_json::Value,
     ) {
-        let now = self.now;
-        let last = self.events.last().filter(|event| event.at_ms == now);
+        // Never before the last one, even if the clock has gone back.
+        let at_ms = self.events.last().map_or(self.now, |last| last.at_ms.max(self.now));
+        let last = self.events.last().filter(|event| event.at_ms == at_ms);
         let last: Option<u64> = last.and_then(|event| event.id.rsplit('-').next()?.parse().ok());
-        let id = format!("{now}-{}", last.map_or(0, |last| last + 1));
-        self.events.push(Event { id, at_ms: now, kind, slot, attempt, epoch, data });
+        let id = format!("{at_ms}-{}", last.map_or(0, |last| last + 1));
+        self.events.push(Event { id, at_ms, kind, slot, attempt, epoch, data });
     }
 }
