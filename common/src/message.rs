@@ -9,12 +9,16 @@ use serde_json::Value;
 use crate::id::{RunId, StepNumber};
 use crate::limits::{
     APPROVAL_TIMEOUT_MAX, CONTEXT_BYTES_MAX, DEADLINE_MAX, MESSAGE_BYTES_MAX, OBJECTIVE_BYTES_MAX, REASON_CHARS_MAX, REPLANS_MAX,
+    RUN_ID_BYTES_MAX,
 };
 use crate::run::Outcome;
 
 mod control;
 
 pub use control::{Answer, Command, ControlMessage, ControlReply};
+
+/// What a planner adds to an objective when it names the run: `,"run_id":"…"`.
+const STAMP_BYTES_MAX: usize = RUN_ID_BYTES_MAX + 16;
 
 /// The version of every message body.
 pub const WIRE_VERSION: u32 = 1;
@@ -276,6 +280,12 @@ impl Body for ObjectiveMessage {
         let context = self.context.as_ref().map_or(0, String::len);
         if context > CONTEXT_BYTES_MAX {
             return Err(too_long("context", context, CONTEXT_BYTES_MAX));
+        }
+        // It is published again, with an id and every default written out, and must not become too large by that.
+        let written = serde_json::to_vec(self).map_or(usize::MAX, |body| body.len());
+        let most = MESSAGE_BYTES_MAX - STAMP_BYTES_MAX;
+        if written > most {
+            return Err(too_long("the message, with every default written out,", written, most));
         }
         self.options.check()
     }
