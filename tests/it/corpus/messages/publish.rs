@@ -11,45 +11,35 @@ use support::world::{Backend, World};
 
 use crate::corpus::input;
 
-/// Who publishes.
-pub(super) enum Publisher {
-    Memory,
-    Servers {
-        channel: Channel,
-        /// Lives as long as its channel is used.
-        _connection: Connection,
-    },
+/// Who publishes: an AMQP client of its own, or nobody but the world's broker.
+pub(super) struct Publisher {
+    channel: Option<Channel>,
+    /// Lives as long as its channel is used.
+    _connection: Option<Connection>,
 }
 
 impl Publisher {
     pub(super) async fn new(backend: Backend) -> Self {
-        match backend {
-            Backend::Memory => Self::Memory,
-            Backend::Servers => {
-                let connection = Connection::connect(&amqp_url(), ConnectionProperties::default()).await.unwrap();
-                let channel = connection.create_channel().await.unwrap();
-                channel.confirm_select(ConfirmSelectOptions::default()).await.unwrap();
-                Self::Servers { channel, _connection: connection }
-            }
+        if backend == Backend::Memory {
+            return Self { channel: None, _connection: None };
         }
+        let connection = Connection::connect(&amqp_url(), ConnectionProperties::default()).await.unwrap();
+        let channel = connection.create_channel().await.unwrap();
+        channel.confirm_select(ConfirmSelectOptions::default()).await.unwrap();
+        Self { channel: Some(channel), _connection: Some(connection) }
     }
 
     /// Publishes the message of `case`.
     pub(super) async fn publish(&self, world: &World, case: &Value) {
         let queue = *Queue::ALL.iter().find(|queue| case["queue"] == queue.role()).expect("a queue");
         let body = input::bytes(&case["body"]);
-        match self {
-            Self::Memory => {
-                world.env.broker.publish(Target::Queue(queue), envelope(world, case, body)).await.unwrap();
-            }
-            Self::Servers { channel, .. } => {
-                let (name, options) = (queue.name(world.prefix()), BasicPublishOptions::default());
-                let properties = properties(world, case);
-                let published = channel.basic_publish("".into(), name.into(), options, &body, properties).await;
-                let confirmed = published.unwrap().await.unwrap();
-                assert!(matches!(confirmed, lapin::Confirmation::Ack(None)), "{confirmed:?}");
-            }
-        }
+        let Some(channel) = &self.channel else {
+            return world.env.broker.publish(Target::Queue(queue), envelope(world, case, body)).await.unwrap();
+        };
+        let (name, options) = (queue.name(world.prefix()), BasicPublishOptions::default());
+        let published = channel.basic_publish("".into(), name.into(), options, &body, properties(world, case)).await;
+        let confirmed = published.unwrap().await.unwrap();
+        assert!(matches!(confirmed, lapin::Confirmation::Ack(None)), "{confirmed:?}");
     }
 }
 
