@@ -139,6 +139,8 @@ pub const MODEL_TIMEOUT: Duration = Duration::from_secs(120);
 pub const MODEL_BODY_BYTES_MAX: usize = 4 << 20;
 /// Longest wait that an endpoint's `Retry-After` is believed.
 pub const RETRY_AFTER_MAX: Duration = Duration::from_secs(3600);
+/// Most tokens, read or written, that an endpoint is believed to have counted for one request; beyond it the count is estimated.
+pub const TOKENS_BELIEVED_MAX: u64 = 1 << 30;
 /// Wait after a 429 that names no time.
 pub const RETRY_AFTER_DEFAULT: Duration = Duration::from_secs(5);
 /// What one earlier result may add to a prompt, in bytes; the rest is cut and said so.
@@ -215,6 +217,8 @@ pub const RELEASE_MARGIN: Duration = Duration::from_secs(3);
 pub const DEAD_LETTER_CHARS_KEPT: usize = 16 << 10;
 /// Longest reason of a dead letter, in characters: it stands in a header, and headers must fit one AMQP frame.
 pub const REASON_CHARS_MAX: usize = 500;
+/// Longest trace context that is handed on, in bytes; W3C's has 55.
+pub const TRACEPARENT_BYTES_MAX: usize = 255;
 /// How often a planner looks for live runs whose wake-up has been lost.
 pub const SWEEP_INTERVAL: Duration = Duration::from_secs(10);
 /// Runs that one such look takes.

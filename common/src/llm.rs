@@ -379,7 +379,7 @@ async fn reserve(meter: &Meter, need: &Need) -> Result<(), LlmError> {
     })
 }
 
-mod extract;
+pub mod extract;
 pub mod offline;
 pub mod openai;
 mod prompt;

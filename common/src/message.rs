@@ -3,18 +3,24 @@
 //! Unknown fields are ignored, so that a newer publisher can talk to an older consumer. A `version` other than
 //! [`WIRE_VERSION`] is refused: absent means 1. Golden files of every shape stand in `tests/fixtures/v1`.
 
-use serde::{Deserialize, Serialize, de::DeserializeOwned};
+use serde::de::value::MapAccessDeserializer;
+use serde::de::{DeserializeOwned, MapAccess, Visitor};
+use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::Value;
 
 use crate::id::{RunId, StepNumber};
 use crate::limits::{
     APPROVAL_TIMEOUT_MAX, CONTEXT_BYTES_MAX, DEADLINE_MAX, MESSAGE_BYTES_MAX, OBJECTIVE_BYTES_MAX, REASON_CHARS_MAX, REPLANS_MAX,
+    RUN_ID_BYTES_MAX,
 };
 use crate::run::Outcome;
 
 mod control;
 
 pub use control::{Answer, Command, ControlMessage, ControlReply};
+
+/// What a planner adds to an objective when it names the run: `,"run_id":"…"`.
+const STAMP_BYTES_MAX: usize = RUN_ID_BYTES_MAX + 16;
 
 /// The version of every message body.
 pub const WIRE_VERSION: u32 = 1;
@@ -190,7 +196,7 @@ pub struct ObjectiveMessage {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub plan: Option<Value>,
     /// What the submitter decides about this run.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "options")]
     pub options: Options,
 }
 
@@ -244,6 +250,23 @@ pub struct CompletionMessage {
     pub revision: u32,
 }
 
+/// Reads options: an object, where serde would also take a list for the fields in their order.
+fn options<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Options, D::Error> {
+    struct Fields;
+    impl<'de> Visitor<'de> for Fields {
+        type Value = Options;
+
+        fn expecting(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+            f.write_str("an object")
+        }
+
+        fn visit_map<A: MapAccess<'de>>(self, fields: A) -> Result<Options, A::Error> {
+            Options::deserialize(MapAccessDeserializer::new(fields))
+        }
+    }
+    deserializer.deserialize_map(Fields)
+}
+
 fn wire_version() -> u32 {
     WIRE_VERSION
 }
@@ -277,6 +300,12 @@ impl Body for ObjectiveMessage {
         if context > CONTEXT_BYTES_MAX {
             return Err(too_long("context", context, CONTEXT_BYTES_MAX));
         }
+        // It is published again, with an id and every default written out, and must not become too large by that.
+        let written = serde_json::to_vec(self).map_or(usize::MAX, |body| body.len());
+        let most = MESSAGE_BYTES_MAX - STAMP_BYTES_MAX;
+        if written > most {
+            return Err(too_long("the message, with every default written out,", written, most));
+        }
         self.options.check()
     }
 }
@@ -302,7 +331,11 @@ fn read<T: Body>(body: &[u8]) -> Result<T, Refusal> {
             return Err(Refusal(format!("version {version} is not supported, this service speaks version {WIRE_VERSION}")));
         }
     }
-    let message: T = serde_json::from_value(value).map_err(|e| Refusal(format!("body does not fit: {e}")))?;
+    // Naming the field: what is wrong with an integer is clear only to who knows which one.
+    let message: T = serde_path_to_error::deserialize(value).map_err(|e| match e.path().iter().len() {
+        0 => Refusal(format!("body does not fit: {}", e.inner())),
+        _ => Refusal(format!("body does not fit: {}: {}", e.path(), e.inner())),
+    })?;
     message.check()?;
     Ok(message)
 }

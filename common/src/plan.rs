@@ -1,6 +1,6 @@
 //! Plans: steps that depend on each other, and the validator that every plan passes, whoever wrote it. Pure.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -119,6 +119,9 @@ pub fn check(draft: &Value, rules: &Rules) -> Result<Plan, Vec<String>> {
     if complaints.is_empty() {
         return Ok(Plan { steps: steps.into_values().collect() });
     }
+    // A number that is used a hundred times must not push everything else out.
+    let mut said = BTreeSet::new();
+    complaints.retain(|complaint| said.insert(complaint.clone()));
     complaints.truncate(PLAN_COMPLAINTS_MAX);
     Err(complaints)
 }

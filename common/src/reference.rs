@@ -5,6 +5,11 @@
 use serde_json::Value;
 
 use crate::id::StepNumber;
+use crate::limits::ARGUMENTS_BYTES_MAX;
+use crate::plan::cut;
+
+/// What a complaint shows of a pointer, in characters.
+const POINTER_CHARS_SHOWN: usize = 100;
 
 /// A reference found in arguments.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -54,20 +59,38 @@ fn read(value: &Value) -> Result<Option<Reference>, String> {
 
 /// `arguments` with every reference replaced by what it means. `result_of` gives the result of a step.
 ///
-/// Fails with one sentence when a result or the part of it does not exist.
+/// Fails with one sentence when a result or the part of it does not exist, or when the parts together have more than
+/// [`ARGUMENTS_BYTES_MAX`] bytes: a thousand references to one large result must not become a thousand copies of it.
 pub fn resolve<'a>(arguments: &Value, result_of: &impl Fn(StepNumber) -> Option<&'a Value>) -> Result<Value, String> {
+    let mut room = ARGUMENTS_BYTES_MAX;
+    replace(arguments, result_of, &mut room)
+}
+
+/// Does it, taking the bytes of every part off `room`.
+fn replace<'a>(
+    arguments: &Value,
+    result_of: &impl Fn(StepNumber) -> Option<&'a Value>,
+    room: &mut usize,
+) -> Result<Value, String> {
     Ok(match arguments {
         Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) => arguments.clone(),
-        Value::Array(items) => Value::Array(items.iter().map(|item| resolve(item, result_of)).collect::<Result<_, _>>()?),
+        Value::Array(items) => Value::Array(items.iter().map(|item| replace(item, result_of, room)).collect::<Result<_, _>>()?),
         Value::Object(fields) => match read(arguments)? {
             Some(Reference { step, pointer }) => {
                 let result = result_of(step).ok_or_else(|| format!("step {step} has no result to refer to"))?;
-                let part =
-                    result.pointer(&pointer).ok_or_else(|| format!("the result of step {step} has nothing at {pointer:?}"))?;
+                let part = result.pointer(&pointer).ok_or_else(|| {
+                    format!("the result of step {step} has nothing at {:?}", cut(&pointer, POINTER_CHARS_SHOWN))
+                })?;
+                *room = room.checked_sub(part.to_string().len()).ok_or_else(|| {
+                    format!("the results that the arguments refer to have more than {ARGUMENTS_BYTES_MAX} bytes together")
+                })?;
                 part.clone()
             }
             None => Value::Object(
-                fields.iter().map(|(key, field)| Ok((key.clone(), resolve(field, result_of)?))).collect::<Result<_, String>>()?,
+                fields
+                    .iter()
+                    .map(|(key, field)| Ok((key.clone(), replace(field, result_of, room)?)))
+                    .collect::<Result<_, String>>()?,
             ),
         },
     })
@@ -112,6 +135,17 @@ mod tests {
         assert_eq!(missing, "the result of step 1 has nothing at \"/b\"");
         assert!(resolve(&json!({"$result": 2}), &result_of).is_err());
     }
+
+    #[test]
+    fn many_references_to_a_large_result_are_refused() {
+        let large = json!("x".repeat(60_000));
+        let result_of = |_: StepNumber| Some(&large);
+        assert!(resolve(&json!({"text": {"$result": 1}}), &result_of).is_ok());
+        let many = json!({"numbers": vec![json!({"$result": 1}); 4_000]});
+        let why = resolve(&many, &result_of).unwrap_err();
+        assert_eq!(why, "the results that the arguments refer to have more than 65536 bytes together");
+    }
+
     #[test]
     fn references_are_rewritten() {
         let cases = [

@@ -241,12 +241,15 @@ fn is_zero(number: &u64) -> bool {
 
 impl std::ops::AddAssign for Usage {
     fn add_assign(&mut self, more: Self) {
-        self.model_calls += more.model_calls;
-        self.tool_calls += more.tool_calls;
-        self.input_tokens += more.input_tokens;
-        self.output_tokens += more.output_tokens;
-        self.estimated |= more.estimated;
-        self.cost_nanos += more.cost_nanos;
+        let sum = u64::saturating_add;
+        *self = Self {
+            model_calls: sum(self.model_calls, more.model_calls),
+            tool_calls: sum(self.tool_calls, more.tool_calls),
+            input_tokens: sum(self.input_tokens, more.input_tokens),
+            output_tokens: sum(self.output_tokens, more.output_tokens),
+            estimated: self.estimated || more.estimated,
+            cost_nanos: sum(self.cost_nanos, more.cost_nanos),
+        };
     }
 }
 

@@ -2,7 +2,7 @@
 
 use common::broker::Envelope;
 use common::id::{RunId, Slot};
-use common::limits::{DEAD_LETTER_CHARS_KEPT, HANDLE_BACKOFF_MAX};
+use common::limits::{DEAD_LETTER_CHARS_KEPT, HANDLE_BACKOFF_MAX, REASON_CHARS_MAX};
 use common::message::{self, CompletionMessage, ObjectiveMessage, ReportMessage, StepMessage};
 use common::recorded;
 use common::relay;
@@ -16,8 +16,9 @@ use crate::{Planner, close, dispatch};
 /// Handles one message of the dead queue.
 pub async fn handle(planner: &Planner, envelope: &Envelope) -> Outcome {
     let env = &planner.env;
-    let reason = envelope.reason.as_deref().unwrap_or("unknown");
-    let origin = envelope.origin.as_deref().unwrap_or("unknown");
+    let known =
+        |text: &Option<String>| -> String { text.as_deref().unwrap_or("unknown").chars().take(REASON_CHARS_MAX).collect() };
+    let (reason, origin) = (known(&envelope.reason), known(&envelope.origin));
     let body: String = String::from_utf8_lossy(&envelope.body).chars().take(DEAD_LETTER_CHARS_KEPT).collect();
     warn!(message_id = envelope.message_id, origin, reason, "dead letter from {origin}: {reason}");
     let letter = json!({
@@ -31,7 +32,7 @@ pub async fn handle(planner: &Planner, envelope: &Envelope) -> Outcome {
     let letter = letter.to_string();
     let done = async {
         recorded!(env, env.store.keep_dead_letter(&letter))?;
-        revive(planner, envelope, reason).await
+        revive(planner, envelope, &reason).await
     };
     match done.await {
         Ok(()) => Outcome::Done,

@@ -4,6 +4,7 @@
 
 mod bounds;
 mod broker_conformance;
+mod corpus;
 mod documents;
 mod llm_hostile;
 mod obedience;

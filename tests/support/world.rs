@@ -131,6 +131,11 @@ impl World {
         Self { env, client, stop, services, real: None }
     }
 
+    /// What the names of its queues begin with.
+    pub fn prefix(&self) -> &str {
+        self.real.as_ref().map_or("planrelay", Redis::prefix)
+    }
+
     /// Publishes an objective.
     pub async fn submit(&self, objective: Value) -> RunId {
         let message: ObjectiveMessage = serde_json::from_value(objective).expect("an objective");

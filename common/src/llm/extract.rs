@@ -10,7 +10,7 @@ const REASONING: [(&str, &str); 4] =
     [("<think>", "</think>"), ("<thinking>", "</thinking>"), ("<reasoning>", "</reasoning>"), ("<thought>", "</thought>")];
 
 /// `reply` without reasoning marks and what stands between them, trimmed.
-pub(super) fn without_reasoning(reply: &str) -> &str {
+pub fn without_reasoning(reply: &str) -> &str {
     let mut rest = reply.trim();
     // The harmony format of gpt-oss, when a server leaves it in.
     if let Some((_, last)) = rest.rsplit_once("<|channel|>final<|message|>") {
@@ -35,7 +35,7 @@ pub(super) fn without_reasoning(reply: &str) -> &str {
 /// keys, else the first one, unless it lies within something that is broken. An array of objects counts like an object.
 ///
 /// Fails with one sentence that a model can act on.
-pub(super) fn object(reply: &str, wanted: &[&str]) -> Result<Value, String> {
+pub fn object(reply: &str, wanted: &[&str]) -> Result<Value, String> {
     let text = without_reasoning(reply);
     let mut first = None;
     let mut broken = None;

@@ -15,7 +15,7 @@ use endpoint::Endpoint;
 use ladder::{Asker, Kind, Rung};
 
 mod act;
-mod completion;
+pub mod completion;
 mod conversation;
 mod endpoint;
 mod failure;

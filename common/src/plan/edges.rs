@@ -1,7 +1,7 @@
 //! What lies between the steps of a plan: dependencies and references.
 
 use std::borrow::Borrow;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use serde_json::Value;
 
@@ -27,12 +27,18 @@ pub(crate) fn check(steps: &BTreeMap<StepNumber, Step>, settled: impl Fn(StepNum
         }
         match references(step.arguments.as_ref().unwrap_or(&Value::Null)) {
             Ok(found) => {
-                for reference in found.iter().filter(|r| step.depends_on.binary_search(&r.step).is_err()) {
-                    complaints.push(format!(
-                        "step {number} refers to the result of step {0}, add {0} to its depends_on",
-                        reference.step
-                    ));
-                }
+                // Once for every step that is meant, and never with advice that would only earn the next complaint.
+                let undeclared: BTreeSet<StepNumber> =
+                    found.iter().map(|r| r.step).filter(|meant| step.depends_on.binary_search(meant).is_err()).collect();
+                complaints.extend(undeclared.into_iter().map(|meant| {
+                    if meant == *number {
+                        format!("step {number} refers to its own result")
+                    } else if steps.contains_key(&meant) {
+                        format!("step {number} refers to the result of step {meant}, add {meant} to its depends_on")
+                    } else {
+                        format!("step {number} refers to the result of step {meant}, which does not exist")
+                    }
+                }));
             }
             Err(bad) => complaints.push(format!("step {number}: {bad}")),
         }

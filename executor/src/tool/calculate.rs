@@ -122,6 +122,12 @@ fn finish(result: &str) -> Result<String, String> {
     if result.trim().is_empty() {
         return Err("the expression has no value".into());
     }
+    if result
+        .strip_suffix('i')
+        .is_some_and(|real| real.is_empty() || real.ends_with(|c: char| c.is_ascii_digit() || "- ".contains(c)))
+    {
+        return Err("the value is not a real number: a root or a logarithm of a negative number is taken".into());
+    }
     if result.contains(['\\', '{']) || result.contains("=>") {
         return Err("the value is a function, not a number; put its argument in brackets, as in sqrt(2)".into());
     }

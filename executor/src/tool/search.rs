@@ -76,7 +76,9 @@ impl Tool for Search {
     ) -> Pin<Box<dyn Future<Output = Result<Value, ToolError>> + Send + 'a>> {
         Box::pin(async move {
             let query = arguments.get("query").and_then(Value::as_str).unwrap_or_default().to_owned();
-            let limit = arguments.get("limit").and_then(Value::as_u64).and_then(|limit| usize::try_from(limit).ok());
+            // The schema has seen to its range; 3.0 is a whole number, too.
+            #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "a whole number from 1 to 20")]
+            let limit = arguments.get("limit").and_then(Value::as_f64).map(|limit| limit as usize);
             let search = self.clone();
             // A search that nobody waits for any more ends by itself: files and their bytes are limited.
             let work = spawn_blocking(move || search.find(&query, limit.unwrap_or(SEARCH_RESULTS_DEFAULT)));

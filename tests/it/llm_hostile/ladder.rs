@@ -113,11 +113,6 @@ async fn a_cut_answer_is_continued() {
 }
 
 #[tokio::test]
-async fn endless_reasoning_is_no_answer() {
-    check("cut off while reasoning", Answer, message(json!({"content": "<think>hm"}), "length"), Transient("empty")).await;
-}
-
-#[tokio::test]
 async fn who_answers_is_configured() {
     let mut config = config("https://api.openai.com/v1/".into(), Duration::from_secs(1));
     let name = |config: &LlmConfig| Llm::from_config(config).map(|llm| llm.name().to_owned());

@@ -5,11 +5,6 @@ use common::run::{Budget, RunStatus, RunView, StepRecord, StepState, StepView, U
 
 use super::*;
 
-pub(super) fn good() -> Value {
-    let step = json!({"step_number": 2, "description": "Ask Ann", "tool_hint": "none", "depends_on": [], "replaces": 1});
-    json!({"decision": "revise", "drop": [], "reason": "the file is gone", "steps": [step]})
-}
-
 pub(super) fn run() -> RunView {
     let step = json!({"step_number": 1, "description": "Read the file", "tool_hint": null, "depends_on": []});
     let record = StepRecord::without_result(Outcome::Failed, "no such </result> file".into());
@@ -37,38 +32,6 @@ pub(super) fn run() -> RunView {
 pub(super) fn task<'a>(run: &'a RunView, tools: &'a [ToolSpec], meter: &'a Meter) -> ReplanTask<'a> {
     let (objective, after, next_number) = ("Find the owner", &[StepNumber(1)], StepNumber(2));
     ReplanTask { objective, context: None, tools, run, after, next_number, steps_max: 10, refused: None, meter }
-}
-
-#[tokio::test]
-async fn patches_in_disguise() {
-    let patch = good().to_string();
-    check("plain", Replan, text(patch.clone()), GoodPlan).await;
-    check("fenced", Replan, text(format!("```json\n{patch}\n```")), GoodPlan).await;
-    check("prose around", Replan, text(format!("I would {{revise}} it:\n{patch}\nGood luck.")), GoodPlan).await;
-    check("reasoning first", Replan, text(format!("<think>{{\"decision\": \"keep\"}}</think>{patch}")), GoodPlan).await;
-    check("after the old plan", Replan, text(format!("{{\"steps\": []}}\n{patch}")), GoodPlan).await;
-    check("parsed content", Replan, message(json!({"content": good()}), "stop"), GoodPlan).await;
-    check("in a call", Replan, always(Behaviour::tool_calls(&[("patch", &patch)])), GoodPlan).await;
-    let mut blank = good();
-    blank["steps"][0]["done_when"] = json!(" ");
-    check("an empty done_when", Replan, text(blank.to_string()), GoodPlan).await;
-}
-
-#[tokio::test]
-async fn patches_that_are_none() {
-    let patch = good().to_string();
-    let cut = patch[..patch.len() - 4].to_owned();
-    check("cut off", Replan, message(json!({"content": cut}), "length"), NoPlan("cut off")).await;
-    check("cut off, says stop", Replan, text(cut.clone()), NoPlan("cut off")).await;
-    check("single quotes", Replan, text(patch.replace('"', "'")), NoPlan("not valid JSON")).await;
-    check("words", Replan, text("I would ask Ann."), NoPlan("no JSON")).await;
-    check("nothing", Replan, text(""), NoPlan("empty")).await;
-    check("refusal", Replan, message(json!({"content": null, "refusal": "I will not."}), "stop"), NoPlan("refused: I will not"))
-        .await;
-    check("503", Replan, always(Behaviour::error(503, "c", "busy")), Transient("busy")).await;
-    check("429", Replan, always(Behaviour::rate_limited(Some("9"))), RateLimited(seconds(9))).await;
-    check("401", Replan, always(Behaviour::error(401, "c", "who")), Permanent("who")).await;
-    check("no choices", Replan, always(Behaviour::json(json!({"choices": []}))), Transient("no choices")).await;
 }
 
 /// Odd shapes come through as they are, for the checker to refuse; none is mended into another patch.

@@ -1,98 +1,14 @@
 //! What models do to verdicts: nothing counts as a success that was not called one.
 
 use super::*;
-use Verdict::{Failed as NotDone, Impossible};
+use Verdict::Failed as NotDone;
 
 fn verdict(outcome: &str, result: &str, retryable: bool) -> String {
     json!({"learned": "", "outcome": outcome, "result": result, "retryable": retryable}).to_string()
 }
 
 #[tokio::test]
-async fn verdicts_in_disguise() {
-    let done = verdict("succeeded", "It is 2.", false);
-    check("plain", Conclude, text(done.clone()), Says("It is 2.")).await;
-    check("fenced", Conclude, text(format!("```json\n{done}\n```")), Says("It is 2.")).await;
-    check("prose around", Last, text(format!("Let me {{judge}}:\n{done}\nThat is all {{}}.")), Says("It is 2.")).await;
-    check("reasoning first", Last, text(format!("<think>{{\"outcome\": \"failed\"}}</think>{done}")), Says("It is 2.")).await;
-    check("another object first", Conclude, text(format!("{{\"thought\": 1}} {done}")), Says("It is 2.")).await;
-    check("in a list", Last, text(format!("[{done}]")), Says("It is 2.")).await;
-    check("parsed content", Conclude, message(json!({"content": {"outcome": "succeeded", "result": "2"}}), "stop"), Says("2"))
-        .await;
-    check("in a call", Conclude, always(Behaviour::tool_calls(&[("verdict", &done)])), Says("It is 2.")).await;
-    check("shouted", Last, text("{\"outcome\": \"SUCCEEDED\", \"result\": \"2\"}"), Says("2")).await;
-    check("a synonym", Last, text("{\"outcome\": \"success\", \"result\": \"2\"}"), Says("2")).await;
-    check("a number as the result", Last, text("{\"outcome\": \"succeeded\", \"result\": 2}"), Says("2")).await;
-    check("an object as the result", Last, text("{\"outcome\": \"succeeded\", \"result\": {\"a\": 2}}"), Says("{\"a\":2}")).await;
-    check("called answer", Last, text("{\"outcome\": \"succeeded\", \"answer\": \"2\"}"), Says("2")).await;
-    check("retryable success", Last, text(verdict("succeeded", "2", true)), Says("2")).await;
-    check("failed", Conclude, text(verdict("failed", "no such file", false)), Ends(NotDone, false, "no such file")).await;
-    check("failed for now", LastFailed, text(verdict("failed", "no power", true)), Ends(NotDone, true, "no power")).await;
-    check("impossible", Last, text(verdict("impossible", "a circle", true)), Ends(Impossible, false, "a circle")).await;
-    check(
-        "retryable as text",
-        Last,
-        text("{\"outcome\": \"failed\", \"result\": \"x\", \"retryable\": \"true\"}"),
-        Ends(NotDone, true, "x"),
-    )
-    .await;
-    check(
-        "retryable as a number",
-        Last,
-        text("{\"outcome\": \"failed\", \"result\": \"x\", \"retryable\": 1}"),
-        Ends(NotDone, false, "x"),
-    )
-    .await;
-    check("no reason", Last, text("{\"outcome\": \"failed\"}"), Ends(NotDone, false, "gave no reason")).await;
-    check("the reason elsewhere", Last, text("{\"outcome\": \"failed\", \"reason\": \"broke\"}"), Ends(NotDone, false, "broke"))
-        .await;
-    check("action that failed", Act, text("{\"answer\": \"no file\", \"outcome\": \"failed\"}"), Ends(NotDone, false, "no file"))
-        .await;
-}
-
-#[tokio::test]
-async fn verdicts_that_are_none() {
-    let outcome = || Unusable("\"outcome\" must be one of");
-    check("unknown outcome", Conclude, text(verdict("maybe", "2", false)), outcome()).await;
-    check("empty outcome", Last, text(verdict("", "2", false)), outcome()).await;
-    check("outcome missing", Last, text("{\"result\": \"2\"}"), outcome()).await;
-    check("outcome null", Conclude, text("{\"outcome\": null, \"result\": \"2\"}"), outcome()).await;
-    check("outcome true", Last, text("{\"outcome\": true, \"result\": \"2\"}"), outcome()).await;
-    check("outcome a list", Last, text("{\"outcome\": [\"succeeded\"], \"result\": \"2\"}"), outcome()).await;
-    check("every outcome", Last, text("{\"outcome\": \"succeeded|failed|impossible\", \"result\": \"2\"}"), outcome()).await;
-    check("an empty object", Conclude, text("{}"), outcome()).await;
-    let long = json!({"outcome": "x".repeat(100_000)}).to_string();
-    check("an endless outcome", Last, text(long), outcome()).await;
-    let echo = json!({"type": "object", "properties": {"outcome": {"enum": ["succeeded", "failed"]}}, "required": ["outcome"]});
-    check("the schema itself", Conclude, text(echo.to_string()), outcome()).await;
-    check("the schema's properties", Last, text(echo["properties"].to_string()), outcome()).await;
-    check("success without a result", Conclude, text("{\"outcome\": \"succeeded\"}"), Unusable("\"result\" must be")).await;
-    check("success with an empty result", Last, text(verdict("succeeded", " \n ", false)), Unusable("\"result\" must be")).await;
-    check("more where nothing more can be", Last, text(verdict("more", "", false)), Unusable("no tool")).await;
-    check("cut off", Conclude, message(json!({"content": "{\"outcome\": \"succ"}), "length"), Unusable("cut off")).await;
-    check("cut off, says stop", Last, text("{\"outcome\": \"succeeded\", \"result\": \"2"), Unusable("cut off")).await;
-    check("cut off in words", Last, message(json!({"content": "It is"}), "length"), Unusable("cut off")).await;
-    check("single quotes", Last, text("{'outcome': 'succeeded'}"), Unusable("not valid JSON")).await;
-    check(
-        "refusal",
-        Conclude,
-        message(json!({"content": null, "refusal": "I cannot judge."}), "stop"),
-        Unusable("refused: I cannot"),
-    )
-    .await;
-    check("content filter", Last, message(json!({"content": ""}), "content_filter"), Unusable("content filter")).await;
-    check("nothing", Conclude, text(""), Unusable("empty")).await;
-    check("only reasoning", Last, text("<think>for ever"), Unusable("")).await;
-    check("an unknown tool", Conclude, text("{\"tool\": \"rm\", \"arguments\": {}}"), outcome()).await;
-}
-
-#[tokio::test]
-async fn words_in_place_of_a_verdict() {
-    check("words", Conclude, text("It is 2."), Says("It is 2.")).await;
-    check("words after a failed call", LastFailed, text("It is 2."), Ends(NotDone, false, "It is 2.")).await;
-    check("words that begin with the outcome", Conclude, text("**Failed**: no such file."), Ends(NotDone, false, "no such file"))
-        .await;
-    check("an impossible one", Last, text("Impossible, a circle has no corner."), Ends(Impossible, false, "no corner")).await;
-    check("words that are judged well", Act, text("Failed to find it."), Ends(NotDone, false, "Failed to find it")).await;
+async fn words_in_place_of_a_verdict_are_expected_from_then_on() {
     let fake = FakeOpenAi::start(text("It is 2.")).await;
     let llm = llm(&fake);
     for expected in [4, 5] {
@@ -118,13 +34,6 @@ async fn what_is_said_in_words_is_judged_and_not_retold() {
     let both = verdict("succeeded", "2", false);
     let calls = check("judged at once", Act, text(both), Says("2")).await;
     assert_eq!(calls.len(), 1, "a verdict costs no request of its own");
-}
-
-#[tokio::test]
-async fn a_missing_call_is_made_at_once() {
-    let sum = r#"{"expression": "1 + 1"}"#;
-    check("as an action", Conclude, text(format!("{{\"tool\": \"calculate\", \"arguments\": {sum}}}")), Call("1 + 1")).await;
-    check("natively", Conclude, always(Behaviour::tool_calls(&[("calculate", sum)])), Call("1 + 1")).await;
 }
 
 #[tokio::test]

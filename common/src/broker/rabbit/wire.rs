@@ -4,11 +4,14 @@ use lapin::BasicProperties;
 use lapin::types::{AMQPValue, FieldTable, ShortString};
 
 use crate::broker::Envelope;
+use crate::limits::{REASON_CHARS_MAX, TRACEPARENT_BYTES_MAX};
 
 const TRACEPARENT: &str = "traceparent";
 const REASON: &str = "planrelay-reason";
 const ORIGIN: &str = "planrelay-origin";
 const PERSISTENT: u8 = 2;
+/// Longest name of a queue: an AMQP short string.
+const QUEUE_NAME_CHARS_MAX: usize = 255;
 
 /// `text` as an AMQP short string. Fails with one sentence when it has more than 255 bytes.
 pub(super) fn short(text: &str) -> Result<ShortString, String> {
@@ -54,10 +57,17 @@ pub(super) fn envelope(properties: &BasicProperties, body: Vec<u8>) -> Envelope 
         body,
         reply_to: own(properties.reply_to()),
         correlation_id: own(properties.correlation_id()),
-        traceparent: text(headers, TRACEPARENT),
+        // Handed on with everything that follows from the message: headers that do not fit a frame would end every publication.
+        traceparent: text(headers, TRACEPARENT).filter(|trace| trace.len() <= TRACEPARENT_BYTES_MAX),
         // Ours first: a message that we parked says more than the broker knows.
-        reason: text(headers, REASON).or_else(|| text(headers, "x-first-death-reason")).or_else(|| died("reason")),
-        origin: text(headers, ORIGIN).or_else(|| text(headers, "x-first-death-queue")).or_else(|| died("queue")),
+        reason: text(headers, REASON)
+            .or_else(|| text(headers, "x-first-death-reason"))
+            .or_else(|| died("reason"))
+            .map(|reason| reason.chars().take(REASON_CHARS_MAX).collect()),
+        origin: text(headers, ORIGIN)
+            .or_else(|| text(headers, "x-first-death-queue"))
+            .or_else(|| died("queue"))
+            .map(|origin| origin.chars().take(QUEUE_NAME_CHARS_MAX).collect()),
     }
 }
 
@@ -95,6 +105,15 @@ mod tests {
             ("x-death", AMQPValue::Boolean(true)),
         ]);
         assert_eq!(envelope(&odd, vec![]), Envelope::new(String::new(), "", vec![]));
+    }
+
+    #[test]
+    fn headers_are_bounded() {
+        let long = |key| (key, AMQPValue::LongString("x".repeat(100_000).into()));
+        let bounded = envelope(&with_headers(vec![long(TRACEPARENT), long(REASON), long(ORIGIN)]), vec![]);
+        assert_eq!(bounded.traceparent, None);
+        let chars = |text: &Option<String>| text.as_ref().map(|text| text.chars().count());
+        assert_eq!((chars(&bounded.reason), chars(&bounded.origin)), (Some(REASON_CHARS_MAX), Some(QUEUE_NAME_CHARS_MAX)));
     }
 
     #[test]

@@ -2,6 +2,7 @@
 
 use serde_json::Value;
 
+use crate::limits::TOKENS_BELIEVED_MAX;
 use crate::llm::text::cut;
 use crate::run::Usage;
 
@@ -10,33 +11,35 @@ const MODEL_NAME_BYTES_MAX: usize = 200;
 
 /// What a completion says.
 #[derive(Debug, Clone, Default, PartialEq)]
-pub(super) struct Completion {
+pub struct Completion {
     /// The message's text; empty when there is none.
-    pub(super) text: String,
+    pub text: String,
     /// The tool calls.
-    pub(super) calls: Vec<NativeCall>,
+    pub calls: Vec<NativeCall>,
     /// Why the model would not answer, if it said so.
-    pub(super) refusal: Option<String>,
+    pub refusal: Option<String>,
     /// Whether the text ends because of a length limit.
-    pub(super) cut_off: bool,
+    pub cut_off: bool,
     /// The model that answered, if named.
-    pub(super) model: Option<String>,
-    /// Tokens read and written, as far as they are named.
-    pub(super) input_tokens: Option<u64>,
-    pub(super) output_tokens: Option<u64>,
+    pub model: Option<String>,
+    /// Tokens read, if the endpoint says so.
+    pub input_tokens: Option<u64>,
+    /// Tokens written, if the endpoint says so.
+    pub output_tokens: Option<u64>,
 }
 
 /// A tool call as the endpoint gave it.
 #[derive(Debug, Clone, PartialEq)]
-pub(super) struct NativeCall {
-    pub(super) name: String,
+pub struct NativeCall {
+    /// The tool's name, without OpenAI's `functions.` before it.
+    pub name: String,
     /// Text that should be JSON, or JSON already.
-    pub(super) arguments: Value,
+    pub arguments: Value,
 }
 
 impl Completion {
     /// Reads a body; `None` when it has no choice.
-    pub(super) fn read(body: &Value) -> Option<Self> {
+    pub fn read(body: &Value) -> Option<Self> {
         let choice = body.get("choices")?.get(0)?;
         let message = &choice["message"];
         let text = match &message["content"] {
@@ -51,7 +54,9 @@ impl Completion {
         let finish = choice["finish_reason"].as_str().unwrap_or_default();
         let said = message["refusal"].as_str().filter(|refusal| !refusal.trim().is_empty()).map(str::to_owned);
         let filtered = (finish == "content_filter" && text.trim().is_empty()).then(|| "a content filter stopped it".to_owned());
-        let tokens = |names: [&str; 2]| names.iter().find_map(|name| body["usage"][*name].as_u64());
+        // A count beyond reason would overflow the run's own.
+        let count = |name: &&str| body["usage"][*name].as_u64().filter(|tokens| *tokens <= TOKENS_BELIEVED_MAX);
+        let tokens = |names: [&str; 2]| names.iter().find_map(count);
         Some(Self {
             text,
             calls,
@@ -64,7 +69,7 @@ impl Completion {
     }
 
     /// What the request cost; what the endpoint does not say is estimated at four bytes a token, never zero.
-    pub(super) fn usage(&self, request_bytes: usize) -> Usage {
+    pub fn usage(&self, request_bytes: usize) -> Usage {
         let guess = |bytes: usize| u64::try_from(bytes / 4).unwrap_or(u64::MAX).max(1);
         let calls: usize = self.calls.iter().map(|call| call.name.len() + call.arguments.to_string().len()).sum();
         let named = |tokens: Option<u64>, whole: bool| tokens.filter(|tokens| *tokens > 0 || !whole);

@@ -139,7 +139,8 @@ impl Asker<'_> {
                 Some(below) if ignored => rung = below,
                 Some(_) => return Ok(found),
                 None => {
-                    found.words = ignored && is_words(&found.reply);
+                    // The arguments of a call are no words, however they read.
+                    found.words = ignored && !completion.text.trim().is_empty() && is_words(&found.reply);
                     return Ok(found);
                 }
             }
