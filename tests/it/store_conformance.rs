@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use common::event::{EventDraft, EventType};
 use common::id::{RunId, Slot, StepNumber};
-use common::limits::{CLAIMS_MAX, DISPATCH_TIMEOUT};
+use common::limits::{CLAIMS_MAX, DISPATCH_TIMEOUT, WAKEUP_LOOK_MAX};
 use common::message::{Answer, Command, ReplanPolicy};
 use common::meter::Need;
 use common::patch::Revision;

@@ -305,12 +305,13 @@ async fn finish(pair: &mut Pair, run: usize, slot: Slot, back: u64, status: usiz
 
 async fn advance(pair: &mut Pair, run: usize) -> Tested {
     let advanced = both!(pair.advance(&run_id(run)));
-    let Advance::Live { plan, dispatch, summary, .. } = advanced else {
+    let Advance::Live { next_look, plan, dispatch, summary } = advanced else {
         pair.saw("advance", &advanced);
         return Ok(());
     };
     for (what, _) in [("plan", plan), ("dispatch", dispatch), ("summary", summary)].iter().filter(|(_, owed)| *owed) {
         pair.came_to(format!("advance {what}"));
     }
+    both!(pair.looked(&run_id(run), next_look));
     Ok(())
 }
