@@ -18,7 +18,7 @@ struct Arguments {
     /// Where chance begins; drawn and printed if not given
     #[arg(long)]
     seed: Option<u64>,
-    /// How densely faults come; 1 is some hundred a minute
+    /// How densely faults come; 1 is some sixty a minute
     #[arg(long, default_value_t = 1.0)]
     rate: f64,
     /// Runs in flight at once

@@ -46,7 +46,7 @@ pub struct Plan {
     /// How long faults come; longer, if some kind of them has hardly happened. Starting, recovery and verification take their time
     /// besides.
     pub duration: Duration,
-    /// How densely they come; 1 is some hundred a minute.
+    /// How densely they come; 1 is some sixty a minute.
     pub pace: f64,
     /// Runs in flight at once.
     pub in_flight: usize,
@@ -91,7 +91,7 @@ pub async fn run(plan: &Plan, say: impl Fn(String)) -> Report {
         progress(&board, &say),
     );
     say("verifying".to_owned());
-    let folder = stack.file("chaos.txt", "what was found about single runs stands beside the logs\n");
+    let folder = stack.file("faults.txt", &board.history.borrow());
     let folder = folder.parent().expect("a file stands in a folder").to_owned();
     let findings = verify::verify(plan, &board, &stack, &rabbit, &mut reader(), &folder).await;
     let report = Report::new(plan, &board, findings, folder);

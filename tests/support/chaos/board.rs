@@ -4,6 +4,7 @@ use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+use common::clock::Clock;
 use redis::aio::MultiplexedConnection;
 use redis::{FromRedisValue, Pipeline};
 use tokio::time::{Instant, timeout};
@@ -62,6 +63,8 @@ pub(super) struct Board {
     least: u32,
     pub(super) runs: RefCell<BTreeMap<String, Tracked>>,
     pub(super) faults: RefCell<BTreeMap<String, u32>>,
+    /// When each was over, by the clock of the logs.
+    pub(super) history: RefCell<String>,
     /// When the last fault was over.
     pub(super) last_fault: Cell<Instant>,
     /// What is wrong apart from any run.
@@ -86,7 +89,8 @@ impl Board {
             least,
             runs: RefCell::default(),
             faults: RefCell::new(kinds.into_iter().map(|kind| (kind, 0)).collect()),
-            last_fault: Cell::new(Instant::now()),
+            history: RefCell::default(),
+            last_fault: Cell::new(started),
             wrong: RefCell::default(),
             bad: RefCell::default(),
             not_started: Cell::new(0),
@@ -115,6 +119,7 @@ impl Board {
 
     /// A fault has been done and undone.
     pub(super) fn fault(&self, name: String) {
+        self.history.borrow_mut().push_str(&format!("{} {name}\n", Clock::System.now_ms()));
         *self.faults.borrow_mut().entry(name).or_default() += 1;
         self.last_fault.set(Instant::now());
     }

@@ -131,7 +131,7 @@ impl fmt::Display for Report {
             writeln!(f, "  and {} more", violations.len() - SHOWN_MAX)?;
         }
         if self.kept {
-            writeln!(f, "logs of every process: {}", self.logs.display())?;
+            writeln!(f, "logs of every process and the times of all faults: {}", self.logs.display())?;
         }
         write!(f, "again: tests/chaos --seconds {} --seed {}", self.secs, self.seed)
     }

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use tokio::time::{Instant, sleep};
+use tokio::time::{Instant, sleep, timeout};
 
 use super::board::Board;
 use super::dice::Dice;
@@ -18,6 +18,9 @@ pub(super) const LEASE_SECS: u32 = 3;
 const TEND: Duration = Duration::from_millis(200);
 /// A process younger than this may not yet know what to do with a stop signal.
 const YOUNG: Duration = Duration::from_secs(5);
+
+/// How long a service may take to stop: its grace of 2 s, and however long a server does not answer.
+const STOP_MAX: Duration = Duration::from_secs(30);
 
 /// What is done to a service.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -133,7 +136,7 @@ impl Slot {
         if status.code() == Some(5) {
             board.not_started.set(board.not_started.get() + 1);
         } else {
-            board.wrong(format!("{} ended by itself with {status}, see {}", self.service, self.process.log.display()));
+            board.wrong(format!("{} ended by itself with {status}, see {}", self.service, self.log()));
         }
         self.start(stack);
     }
@@ -175,6 +178,10 @@ impl Slot {
         }
     }
 
+    fn log(&self) -> std::path::Display<'_> {
+        self.process.log.display()
+    }
+
     async fn hang(&self, time: Duration) {
         self.process.pause();
         sleep(time).await;
@@ -183,14 +190,12 @@ impl Slot {
 
     async fn stop(&mut self, stack: &Stack, board: &Board) {
         let grown_up = self.started.elapsed() >= YOUNG;
-        let status = self.process.stop().await;
-        if grown_up && status.code() != Some(0) {
-            board.wrong(format!(
-                "{} was asked to stop and ended with {status}, see {}",
-                self.service,
-                self.process.log.display()
-            ));
+        match timeout(STOP_MAX, self.process.stop()).await {
+            Ok(status) if !grown_up || status.code() == Some(0) => {}
+            Ok(status) => board.wrong(format!("{} was asked to stop and ended with {status}, see {}", self.service, self.log())),
+            Err(_elapsed) => board.wrong(format!("{} did not stop within {STOP_MAX:?}, see {}", self.service, self.log())),
         }
+        // What did not stop dies here.
         self.start(stack);
     }
 }
