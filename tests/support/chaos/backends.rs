@@ -39,7 +39,7 @@ impl RabbitHarm {
             RabbitHarm::Alarm => "RabbitMQ: memory alarm",
             RabbitHarm::CloseConnections => "RabbitMQ: every connection closed",
             RabbitHarm::FailChannels => "RabbitMQ: every channel failed",
-            RabbitHarm::Purge => "RabbitMQ: a queue purged",
+            RabbitHarm::Purge => "RabbitMQ: messages purged",
         }
     }
 }
@@ -108,7 +108,7 @@ pub(super) async fn torment_rabbit(rabbit: &mut PrivateRabbit, board: &Board, pr
                 RabbitHarm::Purge => {
                     // Not the queues of users: what they publish is nowhere else yet.
                     let queue = dice.pick(&[Queue::Steps, Queue::Steps, Queue::Reports, Queue::Completions]);
-                    if operator.purge(&queue.name(prefix)).await.is_none() {
+                    if !purged(&mut operator, &queue.name(prefix)).await {
                         continue;
                     }
                 }
@@ -116,6 +116,17 @@ pub(super) async fn torment_rabbit(rabbit: &mut PrivateRabbit, board: &Board, pr
             board.fault(card.name().to_owned());
         }
     }
+}
+
+/// Takes messages out of a queue; false if none comes in a while.
+async fn purged(operator: &mut User, queue: &str) -> bool {
+    for _ in 0..40 {
+        if operator.purge(queue).await.is_some_and(|count| count > 0) {
+            return true;
+        }
+        sleep(Duration::from_millis(50)).await;
+    }
+    false
 }
 
 /// Does harm to Redis until the faults are over.
