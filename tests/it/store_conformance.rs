@@ -70,7 +70,11 @@ impl Bench {
     }
 
     async fn claim_of(&self, slot: Slot, message_id: &str, redelivered: bool, nonce: &str) -> Claimed {
-        let request = ClaimRequest { slot, message_id, redelivered, nonce, attempt: None, lease: LEASE, worker: "w" };
+        self.claim_by(nonce, slot, message_id, redelivered, nonce).await
+    }
+
+    async fn claim_by(&self, worker: &str, slot: Slot, message_id: &str, redelivered: bool, nonce: &str) -> Claimed {
+        let request = ClaimRequest { slot, message_id, redelivered, nonce, attempt: None, lease: LEASE, worker };
         self.store.claim(&self.run, &request).await.unwrap()
     }
 

@@ -37,7 +37,9 @@ if not (state == 'running' and last == nonce) then -- else the reply to this ver
     end
     return { 'stale', 'the run is paused' }
   end
-  epoch, claims = epoch + 1, claims + 1
+  epoch = epoch + 1
+  -- Who takes over from itself has not died, only its connection has: perhaps several times, while the store was away.
+  if not (state == 'running' and takes_over and worker == ARGV[7]) then claims = claims + 1 end
   slot_set(slot, 'state', 'running', 'since', now, 'epoch', epoch, 'claims', claims, 'mid', mid, 'nonce', nonce, 'worker', ARGV[7],
     'sent', 0, 'held_n', '')
   redis.call('ZREM', READY, slot)

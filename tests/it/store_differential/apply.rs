@@ -51,8 +51,9 @@ pub(super) async fn apply(pair: &mut Pair, op: &Op) -> Tested {
         Op::Claim { run, slot, message, redelivered, nonce, attempt } => {
             let (message_id, nonce) = (format!("m{message}"), format!("n{nonce}"));
             let slot = slot_of(pair, run, slot).await;
+            let worker = if nonce.ends_with(['0', '2', '4', '6', '8']) { "w" } else { "v" };
             let request =
-                ClaimRequest { slot, message_id: &message_id, redelivered, nonce: &nonce, attempt, lease: LEASE, worker: "w" };
+                ClaimRequest { slot, message_id: &message_id, redelivered, nonce: &nonce, attempt, lease: LEASE, worker };
             claim(pair, run, &request).await
         }
         Op::PutPlan { run, back, behind, patch } => put_plan(pair, run, back, behind, &patch).await,

@@ -66,7 +66,10 @@ impl Run {
         self.enter(slot, StepState::Running);
         let standing = self.slot(slot);
         standing.epoch += 1;
-        standing.claims += 1;
+        // Who takes over from itself has not died, only its connection has: perhaps several times, while the store was away.
+        if !(state == StepState::Running && takes_over && standing.worker == request.worker) {
+            standing.claims += 1;
+        }
         standing.message_id = request.message_id.to_owned();
         standing.nonce = request.nonce.to_owned();
         standing.worker = request.worker.to_owned();
