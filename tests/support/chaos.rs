@@ -36,7 +36,7 @@ mod verify;
 const SAY_EVERY: Duration = Duration::from_secs(10);
 
 /// Every kind of fault must have happened once in so many seconds.
-const SECS_PER_FAULT: u64 = 150;
+const SECS_PER_FAULT: u64 = 200;
 
 /// What to do.
 #[derive(Debug, Clone)]

@@ -29,6 +29,8 @@ pub struct Report {
     bad: usize,
     not_started: u32,
     findings: Findings,
+    /// Kinds of faults that happened too rarely.
+    rare: Vec<String>,
     /// From the last fault to the end of the last run.
     recovery: Option<Duration>,
     /// The longest stand-still of a run, and which.
@@ -56,11 +58,10 @@ impl Report {
         let last_end = tracked.values().filter_map(|run| run.ended).max();
         let recovery = last_end.filter(|_| all_ended).map(|end| end.saturating_duration_since(board.last_fault.get()));
         let faults = board.faults.borrow().clone();
-        let mut own = |what: String| findings.violations.push(Violation { run: String::new(), what, show: String::new() });
         if recovery.is_some_and(|recovery| recovery > RECOVERY_MAX) {
-            own(format!("the last run ended {:?} after the last fault", recovery.unwrap_or_default()));
+            let what = format!("the last run ended {:?} after the last fault", recovery.unwrap_or_default());
+            findings.violations.push(Violation { run: String::new(), what, show: String::new() });
         }
-        board.rare().into_iter().for_each(own);
         Self {
             seed: plan.seed,
             secs: plan.duration.as_secs(),
@@ -74,6 +75,7 @@ impl Report {
             faults,
             kept: plan.keep || !findings.violations.is_empty(),
             findings,
+            rare: board.rare(),
             recovery,
             stall,
             longest,
@@ -84,6 +86,16 @@ impl Report {
     /// Whether every promise was kept.
     pub fn is_clean(&self) -> bool {
         self.findings.violations.is_empty()
+    }
+
+    /// Whether every kind of fault happened often enough for that to mean something.
+    pub fn proves_something(&self) -> bool {
+        self.rare.is_empty()
+    }
+
+    /// How many kinds of faults there were.
+    pub fn kinds(&self) -> usize {
+        self.faults.values().filter(|times| **times > 0).count()
     }
 }
 
@@ -123,6 +135,9 @@ impl fmt::Display for Report {
         }
         writeln!(f, "longest time without progress {:.1} s ({})", self.stall.0.as_secs_f64(), self.stall.1)?;
         writeln!(f, "longest run {:.1} s ({})", self.longest.0.as_secs_f64(), self.longest.1)?;
+        for rare in &self.rare {
+            writeln!(f, "{rare}")?;
+        }
         writeln!(f, "violations {}", violations.len())?;
         for Violation { run, what, show } in violations.iter().take(SHOWN_MAX) {
             writeln!(f, "  {run} {what}{}{show}", if show.is_empty() { "" } else { "\n      " })?;
