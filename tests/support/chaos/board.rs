@@ -14,9 +14,6 @@ use super::load::Load;
 /// How long Redis may take to answer before it counts as away.
 const REDIS_PATIENCE: Duration = Duration::from_secs(2);
 
-/// Faults go on for half as long again, or of this, if some kind of them has been rare.
-const PROLONGED_MIN: Duration = Duration::from_secs(120);
-
 /// How far the commands for a run have come.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Stage {
@@ -56,7 +53,7 @@ pub(super) struct Tracked {
 
 /// Everything.
 pub(super) struct Board {
-    /// When the faults end if each kind has happened so often; else they go on until then.
+    /// When the faults end if each kind has happened so often; else they go on, at most for half as long again.
     started: Instant,
     until: Instant,
     at_the_latest: Instant,
@@ -85,7 +82,7 @@ impl Board {
         Self {
             started,
             until,
-            at_the_latest: until + duration.max(PROLONGED_MIN) / 2,
+            at_the_latest: until + duration / 2,
             least,
             runs: RefCell::default(),
             faults: RefCell::new(kinds.into_iter().map(|kind| (kind, 0)).collect()),
