@@ -162,6 +162,9 @@ pub const WAKEUP_POLL: Duration = Duration::from_millis(500);
 pub const WAKEUPS_PER_POLL_MAX: usize = 100;
 /// Longest time between two looks at a live run.
 pub const WAKEUP_INTERVAL_MAX: Duration = Duration::from_secs(30);
+/// How long a planner may take to look at a run whose wake-up time has come, before another one looks: should it die meanwhile, its
+/// runs wait for no more than this.
+pub const WAKEUP_LOOK_MAX: Duration = Duration::from_secs(10);
 /// Shards of the wake-up hints.
 pub const WAKEUP_SHARDS: u32 = 8;
 /// Tries to publish a reply to a queue of the submitter's before that is given up.

@@ -290,7 +290,13 @@ impl Store {
         verb!(self, Some(run), wake(run, after))
     }
 
-    /// Runs whose wake-up time has come, at most `limit`; each is put off, so that one planner looks at a time.
+    /// A run that was due has been looked at; the next look is no later than `next` from now.
+    pub async fn looked(&self, run: &RunId, next: Duration) -> Result<(), StoreError> {
+        verb!(self, Some(run), looked(run, next))
+    }
+
+    /// Runs whose wake-up time has come, at most `limit`; each is put off for `WAKEUP_LOOK_MAX`, so that one planner looks at a time. Whoever
+    /// got it calls [`Store::looked`].
     pub async fn due(&self, limit: usize) -> Result<Vec<RunId>, StoreError> {
         verb!(self, None, due(limit))
     }

@@ -73,7 +73,7 @@ pub async fn advance(planner: &Planner, run: &RunId) -> Result<(), StoreError> {
             if summary {
                 relay::completion(env, None, run, 1).await;
             }
-            env.store.wake(run, next_look).await
+            env.store.looked(run, next_look).await
         }
     }
 }

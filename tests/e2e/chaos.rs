@@ -1,15 +1,16 @@
-//! Mixed runs (revised, cancelled, paused, bounded by a budget, retried) while replicas die and come back: what was promised about
-//! them holds.
+//! Mixed runs while everything around them dies and comes back: what was promised about them holds.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
 
 use common::event::{Event, EventType};
 use common::id::RunId;
+use common::ids::Ids;
 use common::message::Queue;
 use common::run::{HaltKind, Outcome, RunDocument, RunStatus};
 use lapin::BasicProperties;
 use serde_json::{Value, json};
+use support::chaos;
 use support::fake_openai::{FakeOpenAi, Script, ScriptedMove};
 use support::stack::{Process, Stack};
 
@@ -166,4 +167,19 @@ async fn promises_hold_while_replicas_die() {
         }
     }
     stack.clean().await;
+}
+
+/// Of 28 kinds of faults, how many happen at least. On a slow machine, RabbitMQ takes its time for each.
+const FAULT_KINDS_MIN: usize = 20;
+
+/// `tests/chaos` for half a minute, or until every kind of fault has happened: replicas, RabbitMQ and Redis die, hang and are cut off under
+/// a hundred runs, and every one comes to what a model of it says.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn every_run_comes_to_what_it_must_whatever_dies() {
+    let seed = (Ids::random().fraction() * 1e6) as u64;
+    let plan = chaos::Plan { seed, duration: Duration::from_secs(30), pace: 4.0, in_flight: 30, keep: false };
+    let report = Box::pin(chaos::run(&plan, |line| println!("{line}"))).await;
+    println!("{report}");
+    assert!(report.is_clean(), "a promise was not kept, see above");
+    assert!(report.kinds() >= FAULT_KINDS_MIN, "too little was tried, see above");
 }

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use common::event::{EventDraft, EventType};
 use common::id::{RunId, Slot, StepNumber};
-use common::limits::{CLAIMS_MAX, DISPATCH_TIMEOUT};
+use common::limits::{CLAIMS_MAX, DISPATCH_TIMEOUT, WAKEUP_LOOK_MAX};
 use common::message::{Answer, Command, ReplanPolicy};
 use common::meter::Need;
 use common::patch::Revision;
@@ -79,7 +79,11 @@ impl Bench {
     }
 
     async fn claim_of(&self, slot: Slot, message_id: &str, redelivered: bool, nonce: &str) -> Claimed {
-        let request = ClaimRequest { slot, message_id, redelivered, nonce, attempt: None, lease: LEASE, worker: "w" };
+        self.claim_by(nonce, slot, message_id, redelivered, nonce).await
+    }
+
+    async fn claim_by(&self, worker: &str, slot: Slot, message_id: &str, redelivered: bool, nonce: &str) -> Claimed {
+        let request = ClaimRequest { slot, message_id, redelivered, nonce, attempt: None, lease: LEASE, worker };
         self.store.claim(&self.run, &request).await.unwrap()
     }
 

@@ -172,6 +172,10 @@ async fn behave(stream: &mut TcpStream, behaviour: Behaviour, shared: &Shared) -
             let _ = stream.read(&mut [0; 1]).await;
             false
         }
+        Behaviour::Late(wait, then) => {
+            tokio::time::sleep(wait).await;
+            Box::pin(behave(stream, *then, shared)).await
+        }
         Behaviour::Held(gate, then) => {
             match gate.acquire().await {
                 Ok(permit) => permit.forget(),

@@ -1,6 +1,7 @@
 //! What the tests share: one faithful fake per outside system, and a world of services around them.
 #![expect(clippy::expect_used, reason = "test support: a fake that cannot start fails its test")]
 
+pub mod chaos;
 pub mod fake_openai;
 pub mod process;
 pub mod proxy;

@@ -46,6 +46,8 @@ pub async fn through(url: &str, port: u16) -> (Proxy, String) {
 pub fn binary(name: &str) -> PathBuf {
     let test = std::env::current_exe().expect("a test knows its own path");
     let target = test.ancestors().nth(2).expect("target/<profile>/deps/<test>");
+    // A program of this package stands in `target/<profile>` itself.
+    let target = if target.join("deps").is_dir() { target } else { test.parent().expect("target/<profile>/<program>") };
     let path = target.join(name);
     assert!(path.exists(), "{} is missing: run `cargo build --workspace --bins` first, as tests/run does", path.display());
     path
@@ -294,6 +296,11 @@ impl Stack {
             .collect();
         files.sort();
         files.iter().map(|path| format!("--- {}\n{}\n", path.display(), tail(path))).collect()
+    }
+
+    /// Gives up the stack, and leaves its folder with every log.
+    pub fn keep_logs(self) -> PathBuf {
+        self.logs.keep()
     }
 
     /// Deletes queues and keys. A test that fails leaves them for a look.

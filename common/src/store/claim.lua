@@ -29,7 +29,8 @@ if not (state == 'running' and last == nonce) then -- else the reply to this ver
   if state == 'running' and not takes_over and deadline > now then return { 'duplicate', worker } end
   if state == 'ready' and deadline > now then return { 'stale', 'it waits for a later time' } end
   if state == 'running' then unreserve(slot, true) end
-  local taken = (state == 'running' and deadline > now) and epoch or ''
+  local from_itself = state == 'running' and takes_over and worker == ARGV[7]
+  local taken = (state == 'running' and deadline > now and not from_itself) and epoch or ''
   if status == 'paused' then
     -- Nothing new starts. A step waits where it will be dispatched from; the plan is asked for again by whoever resumes the run.
     if is_step then
@@ -42,7 +43,9 @@ if not (state == 'running' and last == nonce) then -- else the reply to this ver
   end
   -- Higher than the last one. The salt, because a store that loses its last writes counts the same numbers again: whoever got one in what
   -- it has forgotten is not to be taken for the holder of today.
-  epoch, claims = (math.floor(epoch / 2 ^ FENCE_BITS) + 1) * 2 ^ FENCE_BITS + tonumber(ARGV[11]), claims + 1
+  epoch = (math.floor(epoch / 2 ^ FENCE_BITS) + 1) * 2 ^ FENCE_BITS + tonumber(ARGV[11])
+  -- Who takes over from itself has not died, only its connection has: perhaps several times, while the store was away.
+  if not from_itself then claims = claims + 1 end
   slot_set(slot, 'state', 'running', 'since', now, 'epoch', epoch, 'claims', claims, 'mid', mid, 'nonce', nonce, 'worker', ARGV[7],
     'sent', 0, 'held_n', '', 'taken', taken)
   redis.call('ZREM', READY, slot)

@@ -13,7 +13,7 @@ use super::{
 use crate::clock::millis;
 use crate::event::Event;
 use crate::id::{RunId, Slot, StepNumber};
-use crate::limits::{DEAD_LETTERS_KEPT, WAKEUP_INTERVAL_MAX};
+use crate::limits::{DEAD_LETTERS_KEPT, WAKEUP_INTERVAL_MAX, WAKEUP_LOOK_MAX};
 use crate::meter::Need;
 use crate::patch::Revision;
 use crate::run::{Halt, RunStatus, StepRecord, StepState};
@@ -43,7 +43,8 @@ pub struct Memory {
 pub struct Kept {
     runs: BTreeMap<RunId, Run>,
     /// When to look at a run.
-    wakeups: BTreeMap<RunId, u64>,
+    /// When to look at each run, and whether somebody has taken it to look now.
+    wakeups: BTreeMap<RunId, (u64, bool)>,
     dead: VecDeque<String>,
 }
 
@@ -196,18 +197,29 @@ impl Memory {
     pub(super) fn wake(&self, id: &RunId, after: Duration) {
         let (mut kept, now) = self.open();
         let at = now + millis(after);
-        let entry = kept.wakeups.entry(id.clone()).or_insert(at);
-        *entry = at.min(*entry);
+        let entry = kept.wakeups.entry(id.clone()).or_insert((at, false));
+        if at < entry.0 {
+            *entry = (at, false);
+        }
+    }
+
+    pub(super) fn looked(&self, id: &RunId, next: Duration) {
+        let (mut kept, now) = self.open();
+        let at = now + millis(next);
+        let entry = kept.wakeups.entry(id.clone()).or_insert((at, false));
+        if entry.1 || at < entry.0 {
+            *entry = (at, false);
+        }
     }
 
     pub(super) fn due(&self, limit: usize) -> Vec<RunId> {
         let (mut kept, now) = self.open();
         let mut due: Vec<(u64, RunId)> =
-            kept.wakeups.iter().filter(|(_, at)| **at <= now).map(|(id, at)| (*at, id.clone())).collect();
+            kept.wakeups.iter().filter(|(_, (at, _))| *at <= now).map(|(id, (at, _))| (*at, id.clone())).collect();
         due.sort();
         due.truncate(limit);
         for (_, id) in &due {
-            kept.wakeups.insert(id.clone(), now + millis(WAKEUP_INTERVAL_MAX));
+            kept.wakeups.insert(id.clone(), (now + millis(WAKEUP_LOOK_MAX), true));
         }
         due.into_iter().map(|(_, id)| id).collect()
     }

@@ -343,7 +343,15 @@ impl Redis {
     }
 
     pub(super) async fn wake(&self, run: &RunId, after: Duration) -> Result<(), StoreError> {
-        let arguments = vec![run.to_string(), millis(after).to_string()];
+        self.hint(run, after, "0").await
+    }
+
+    pub(super) async fn looked(&self, run: &RunId, next: Duration) -> Result<(), StoreError> {
+        self.hint(run, next, "1").await
+    }
+
+    async fn hint(&self, run: &RunId, after: Duration, looked: &str) -> Result<(), StoreError> {
+        let arguments = vec![run.to_string(), millis(after).to_string(), looked.to_owned()];
         self.connection.eval(Verb::Wake, vec![self.shard(run)], self.given(), arguments).await?;
         Ok(())
     }

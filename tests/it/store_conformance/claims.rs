@@ -8,7 +8,7 @@ async fn a_step_has_one_holder() {
         bench.planned(8, &[(1, &[])]).await;
         bench.take("t").await;
         let first = bench.hold(step(1), "m1").await;
-        assert!(matches!(bench.claim(step(1), "m2", "n2").await, Claimed::Duplicate { worker } if worker == "w"));
+        assert!(matches!(bench.claim(step(1), "m2", "n2").await, Claimed::Duplicate { worker } if worker == "m1-1"));
         assert!(matches!(bench.claim(step(1), "m1", "n3").await, Claimed::Duplicate { .. }), "published twice under one id");
         // The same claim again (its reply was lost) is not a second one; the same message again takes the step over.
         assert_eq!(bench.hold(step(1), "m1").await.epoch, first.epoch);
@@ -110,6 +110,19 @@ async fn a_claim_is_not_counted_whose_holder_lives() {
         }
         bench.pass(LEASE);
         assert!(matches!(bench.claim(step(1), "m2", "last").await, Claimed::Poisoned(_)));
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn who_takes_over_from_itself_has_not_died() {
+    on_both(async |bench| {
+        bench.planned(8, &[(1, &[])]).await;
+        bench.take("t1").await;
+        for n in 0..3 * CLAIMS_MAX {
+            let claimed = bench.claim_by("w", step(1), "m1", n > 0, &format!("n{n}")).await;
+            assert!(matches!(claimed, Claimed::Execute(claim) if claim.epoch == u64::from(n) + 1), "claim {n}");
+        }
     })
     .await;
 }

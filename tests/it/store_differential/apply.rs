@@ -44,7 +44,8 @@ pub(super) async fn apply(pair: &mut Pair, op: &Op) -> Tested {
         Op::Open { run } => open(pair, run).await,
         Op::Claim { run, slot, message, redelivered, nonce, attempt } => {
             let slot = slot_of(pair, run, slot).await;
-            let (message_id, nonce, worker) = (format!("m{message}"), format!("n{nonce}"), "w");
+            let worker = if nonce % 2 == 0 { "w" } else { "v" };
+            let (message_id, nonce) = (format!("m{message}"), format!("n{nonce}"));
             done(pair.send(run, Verb::Claim { slot, message_id, redelivered, nonce, attempt, worker }).await)
         }
         Op::PutPlan { run, back, behind, patch } => put_plan(pair, run, back, behind, &patch).await,
@@ -288,11 +289,12 @@ async fn finish(pair: &mut Pair, run: usize, slot: Slot, back: usize, status: us
 }
 
 async fn advance(pair: &mut Pair, run: usize) -> Tested {
-    let Answer::Advance(Advance::Live { plan, dispatch, summary, .. }) = pair.send(run, Verb::Advance).await? else {
+    let Answer::Advance(Advance::Live { next_look, plan, dispatch, summary }) = pair.send(run, Verb::Advance).await? else {
         return Ok(());
     };
     for (what, _) in [("plan", plan), ("dispatch", dispatch), ("summary", summary)].iter().filter(|(_, owed)| *owed) {
         pair.came_to(format!("advance {what}"));
     }
+    both!(pair.looked(&run_id(run), next_look));
     Ok(())
 }

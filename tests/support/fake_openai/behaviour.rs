@@ -1,6 +1,7 @@
 //! What the fake can do with one request.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use serde_json::{Value, json};
 use tokio::sync::Semaphore;
@@ -25,6 +26,8 @@ pub enum Behaviour {
     Drip(Vec<u8>),
     /// Nothing, until the client hangs up.
     Silence,
+    /// The inner behaviour, after a while.
+    Late(Duration, Box<Behaviour>),
     /// The inner behaviour, once a permit is added to the gate (`gate.add_permits(1)`).
     Held(Arc<Semaphore>, Box<Behaviour>),
 }

@@ -56,7 +56,8 @@ impl Run {
         if state == StepState::Ready && deadline > now {
             return Some(stale("it waits for a later time"));
         }
-        let taken = (state == StepState::Running && deadline > now).then(|| self.slot(slot).epoch);
+        let from_itself = state == StepState::Running && takes_over && self.slot(slot).worker == request.worker;
+        let taken = (state == StepState::Running && deadline > now && !from_itself).then(|| self.slot(slot).epoch);
         if state == StepState::Running {
             self.unreserve(slot, true);
         }
@@ -67,7 +68,8 @@ impl Run {
         self.enter(slot, StepState::Running);
         let standing = self.slot(slot);
         standing.epoch = next_epoch(standing.epoch, request.nonce);
-        standing.claims += 1;
+        // Who takes over from itself has not died, only its connection has: perhaps several times, while the store was away.
+        standing.claims += u32::from(!from_itself);
         standing.taken = taken;
         standing.message_id = request.message_id.to_owned();
         standing.nonce = request.nonce.to_owned();
