@@ -2,7 +2,9 @@
 #![expect(clippy::expect_used, reason = "test support: a fake that cannot start fails its test")]
 
 pub mod fake_openai;
+pub mod process;
 pub mod proxy;
+pub mod servers;
 pub mod stack;
 pub mod stores;
 pub mod world;

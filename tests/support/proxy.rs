@@ -1,21 +1,58 @@
-//! A TCP proxy in front of a server: forwards, breaks every connection, or turns newcomers away.
+//! A TCP proxy in front of a server: forwards, delays, holds back, loses replies, breaks connections, or turns newcomers away.
 
 use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::time::Duration;
 
-use tokio::io::copy_bidirectional;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::tcp::{ReadHalf, WriteHalf};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 
+/// Most bytes that are forwarded at once.
+const CHUNK_BYTES_MAX: usize = 64 << 10;
+
 /// A proxy on a port of its own. Dropping it breaks every connection and closes the port.
 pub struct Proxy {
     address: SocketAddr,
-    refusing: Arc<AtomicBool>,
-    /// Changes when all connections are to break.
-    breaks: watch::Sender<u64>,
+    control: Arc<Control>,
     _accepting: JoinSet<()>,
+}
+
+/// A direction.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Way {
+    /// From the client to the server.
+    Requests,
+    /// From the server to the client.
+    Replies,
+}
+
+/// What is done to the bytes that pass.
+#[derive(Debug, Clone, Copy, Default)]
+struct Weather {
+    delay: Duration,
+    requests_held: bool,
+    replies_held: bool,
+}
+
+/// How all connections are to end.
+#[derive(Debug, Clone, Copy, Default)]
+struct Break {
+    /// Changes with every break.
+    count: u64,
+    reset: bool,
+}
+
+struct Control {
+    upstream: String,
+    refusing: AtomicBool,
+    /// Replies that are still to be lost.
+    losses: AtomicUsize,
+    weather: watch::Sender<Weather>,
+    breaks: watch::Sender<Break>,
 }
 
 impl Proxy {
@@ -23,11 +60,16 @@ impl Proxy {
     pub async fn start(upstream: String) -> std::io::Result<Self> {
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await?;
         let address = listener.local_addr()?;
-        let refusing = Arc::new(AtomicBool::new(false));
-        let (breaks, on_break) = watch::channel(0);
+        let control = Arc::new(Control {
+            upstream,
+            refusing: AtomicBool::new(false),
+            losses: AtomicUsize::new(0),
+            weather: watch::Sender::default(),
+            breaks: watch::Sender::default(),
+        });
         let mut accepting = JoinSet::new();
-        accepting.spawn(accept(listener, upstream, Arc::clone(&refusing), on_break));
-        Ok(Self { address, refusing, breaks, _accepting: accepting })
+        accepting.spawn(accept(listener, Arc::clone(&control)));
+        Ok(Self { address, control, _accepting: accepting })
     }
 
     /// Where to connect.
@@ -35,32 +77,126 @@ impl Proxy {
         self.address
     }
 
-    /// Breaks every connection that is open now.
+    /// Closes every connection that is open now.
     pub fn break_connections(&self) {
-        self.breaks.send_modify(|count| *count += 1);
+        self.end_connections(false);
+    }
+
+    /// Resets every connection that is open now (RST): neither side gets what was under way.
+    pub fn reset_connections(&self) {
+        self.end_connections(true);
     }
 
     /// Whether new connections are closed at once.
     pub fn refuse(&self, refuse: bool) {
-        self.refusing.store(refuse, Ordering::SeqCst);
+        self.control.refusing.store(refuse, Ordering::SeqCst);
+    }
+
+    /// How late everything arrives, each way.
+    pub fn delay(&self, delay: Duration) {
+        self.control.weather.send_modify(|weather| weather.delay = delay);
+    }
+
+    /// Whether nothing gets through this way, not even the end of a connection. What was sent meanwhile arrives when this is over;
+    /// new connections are accepted all the same.
+    pub fn hold(&self, way: Way, hold: bool) {
+        self.control.weather.send_modify(|weather| match way {
+            Way::Requests => weather.requests_held = hold,
+            Way::Replies => weather.replies_held = hold,
+        });
+    }
+
+    /// Both ways at once: a network that is gone, with every connection still open.
+    pub fn blackhole(&self, hold: bool) {
+        self.hold(Way::Requests, hold);
+        self.hold(Way::Replies, hold);
+    }
+
+    /// The next `count` replies do not arrive: the server has done what it was asked for, and the connection is reset.
+    pub fn lose_replies(&self, count: usize) {
+        self.control.losses.store(count, Ordering::SeqCst);
+    }
+
+    /// Replies that are still to be lost.
+    pub fn losses_to_come(&self) -> usize {
+        self.control.losses.load(Ordering::SeqCst)
+    }
+
+    fn end_connections(&self, reset: bool) {
+        self.control.breaks.send_modify(|last| *last = Break { count: last.count + 1, reset });
     }
 }
 
-async fn accept(listener: TcpListener, upstream: String, refusing: Arc<AtomicBool>, on_break: watch::Receiver<u64>) {
+async fn accept(listener: TcpListener, control: Arc<Control>) {
     let mut connections = JoinSet::new();
     while let Ok((client, _)) = listener.accept().await {
         while connections.try_join_next().is_some() {}
-        if !refusing.load(Ordering::SeqCst) {
-            connections.spawn(forward(client, upstream.clone(), on_break.clone()));
+        if !control.refusing.load(Ordering::SeqCst) {
+            connections.spawn(forward(client, Arc::clone(&control)));
         }
     }
 }
 
-async fn forward(mut client: TcpStream, upstream: String, mut on_break: watch::Receiver<u64>) {
-    on_break.mark_unchanged();
-    let Ok(mut server) = TcpStream::connect(upstream).await else { return };
-    tokio::select! {
-        _ = on_break.changed() => {}
-        _ = copy_bidirectional(&mut client, &mut server) => {}
+/// How a connection through the proxy ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum End {
+    Closed,
+    Reset,
+}
+
+async fn forward(mut client: TcpStream, control: Arc<Control>) {
+    let mut on_break = control.breaks.subscribe();
+    let Ok(mut server) = TcpStream::connect(&control.upstream).await else { return };
+    let _or_a_little_slower = (client.set_nodelay(true), server.set_nodelay(true));
+    let ((from_client, to_client), (from_server, to_server)) = (client.split(), server.split());
+    let end = tokio::select! {
+        _ = on_break.changed() => if on_break.borrow().reset { End::Reset } else { End::Closed },
+        ended = async {
+            tokio::try_join!(
+                pump(Way::Requests, from_client, to_server, &control),
+                pump(Way::Replies, from_server, to_client, &control),
+            )
+        } => ended.err().unwrap_or(End::Closed),
+    };
+    if end == End::Reset {
+        // With zero linger, closing sends RST in place of FIN.
+        let _or_a_plain_end = (client.set_zero_linger(), server.set_zero_linger());
+    }
+}
+
+/// Forwards one way until its sender has no more to say (the other way goes on), or the connection is over.
+async fn pump(way: Way, mut from: ReadHalf<'_>, mut to: WriteHalf<'_>, control: &Control) -> Result<(), End> {
+    let mut weather = control.weather.subscribe();
+    let mut chunk = vec![0; CHUNK_BYTES_MAX];
+    loop {
+        let read = from.read(&mut chunk).await;
+        let delay = weather.borrow().delay;
+        if !delay.is_zero() {
+            tokio::time::sleep(delay).await;
+        }
+        drop(weather.wait_for(|weather| !weather.holds(way)).await);
+        let count = read.map_err(|_| End::Closed)?;
+        if count == 0 {
+            return to.shutdown().await.map_err(|_| End::Closed);
+        }
+        if way == Way::Replies && control.loses_this_one() {
+            return Err(End::Reset);
+        }
+        to.write_all(&chunk[..count]).await.map_err(|_| End::Closed)?;
+    }
+}
+
+impl Weather {
+    fn holds(&self, way: Way) -> bool {
+        match way {
+            Way::Requests => self.requests_held,
+            Way::Replies => self.replies_held,
+        }
+    }
+}
+
+impl Control {
+    fn loses_this_one(&self) -> bool {
+        self.losses.fetch_update(Ordering::SeqCst, Ordering::SeqCst, |left| left.checked_sub(1)).is_ok()
     }
 }

@@ -1,23 +1,27 @@
 //! The services as real processes on real RabbitMQ and Redis, under a prefix of their own.
 
-use std::fs::File;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, ExitStatus, Output, Stdio};
+use std::process::{Command, Output, Stdio};
 use std::time::Duration;
 
+use common::config::StoreConfig;
 use common::id::RunId;
 use common::message::Queue;
 use common::run::RunDocument;
 use common::store::redis::Redis;
 use common::store::{Store, StoreTime};
-use lapin::options::{BasicGetOptions, BasicPublishOptions, ConfirmSelectOptions, QueueDeclareOptions, QueueDeleteOptions};
+use lapin::options::{
+    BasicGetOptions, BasicPublishOptions, ConfirmSelectOptions, QueueDeclareOptions, QueueDeleteOptions, QueuePurgeOptions,
+};
 use lapin::types::FieldTable;
 use lapin::{BasicProperties, Channel, Connection, ConnectionProperties};
 use serde_json::Value;
+use tokio::sync::Mutex;
 use tokio::time::Instant;
 
+pub use crate::process::Process;
 use crate::proxy::Proxy;
-use crate::stores::{redis_config, redis_url, unique_prefix};
+use crate::stores::{redis_url, unique_prefix};
 
 /// How long anything in a test may take before the test has failed.
 pub const PATIENCE: Duration = Duration::from_secs(60);
@@ -50,80 +54,88 @@ pub fn binary(name: &str) -> PathBuf {
 /// A stack: settings for its processes, and the connections of a plain user.
 pub struct Stack {
     prefix: String,
+    amqp_url: String,
+    redis_url: String,
     settings: Vec<(String, String)>,
     logs: tempfile::TempDir,
     /// What a user reads with.
     pub redis: Redis,
-    connection: Connection,
-    channel: Channel,
+    /// What a user publishes with: made anew when the broker has been away.
+    connected: Mutex<Option<(Connection, Channel)>>,
     started: std::cell::Cell<u32>,
 }
 
-/// A service process. It is killed when it is dropped.
-pub struct Process {
-    child: Child,
-    /// Where its log goes.
-    pub log: PathBuf,
-}
-
-impl Process {
-    /// SIGKILL: no chance to tidy up.
-    pub fn kill(&mut self) {
-        let _already_gone = self.child.kill();
-        let _reaped = self.child.wait();
-    }
-
-    /// SIGTERM, then waits for the end.
-    pub async fn stop(&mut self) -> ExitStatus {
-        let pid = self.child.id().to_string();
-        let sent = Command::new("kill").args(["-TERM", &pid]).status().expect("kill runs");
-        assert!(sent.success(), "process {pid} is gone already");
-        let deadline = Instant::now() + PATIENCE;
-        loop {
-            if let Some(status) = self.child.try_wait().expect("a child can be waited for") {
-                return status;
-            }
-            assert!(Instant::now() < deadline, "process {pid} does not stop");
-            tokio::time::sleep(Duration::from_millis(20)).await;
-        }
-    }
-}
-
-impl Drop for Process {
-    fn drop(&mut self) {
-        self.kill();
-    }
-}
-
 impl Stack {
-    /// Connects and sets the prefix; no service runs yet. `settings` are environment variables of every process.
+    /// On the servers that everybody shares; see [`Stack::on`].
     pub async fn new(settings: &[(&str, &str)]) -> Self {
+        Self::on(&amqp_url(), &redis_url(), settings).await
+    }
+
+    /// Connects to these servers and sets the prefix; no service runs yet. `settings` are environment variables of every process:
+    /// services may reach the servers another way (`AMQP_URL`, `REDIS_URL`), for example through a proxy.
+    pub async fn on(amqp_url: &str, redis_url: &str, settings: &[(&str, &str)]) -> Self {
         let prefix = unique_prefix();
         let mut all = vec![
-            ("AMQP_URL".to_owned(), amqp_url()),
-            ("REDIS_URL".to_owned(), redis_url()),
+            ("AMQP_URL".to_owned(), amqp_url.to_owned()),
+            ("REDIS_URL".to_owned(), redis_url.to_owned()),
             ("PLANRELAY_PREFIX".to_owned(), prefix.clone()),
             ("PLANRELAY_LEASE_SECS".to_owned(), "3".to_owned()),
             ("PLANRELAY_LOG".to_owned(), "info,planner=debug,executor=debug,summarizer=debug,common=debug".to_owned()),
         ];
         all.extend(settings.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())));
-        let redis = Redis::connect(&redis_config(), &prefix, StoreTime::Own).await.expect("tests need Redis at REDIS_URL");
-        let connection =
-            Connection::connect(&amqp_url(), ConnectionProperties::default()).await.expect("tests need RabbitMQ at AMQP_URL");
-        let channel = connection.create_channel().await.expect("a channel");
-        channel.confirm_select(ConfirmSelectOptions::default()).await.expect("confirms");
+        let config = StoreConfig { urls: redis_url.split(',').map(|url| url.to_owned().into()).collect() };
+        let redis = Redis::connect(&config, &prefix, StoreTime::Own).await.expect("tests need Redis at REDIS_URL");
         let logs = tempfile::tempdir().expect("a folder for logs");
-        Self { prefix, settings: all, logs, redis, connection, channel, started: std::cell::Cell::new(0) }
+        let (amqp_url, redis_url) = (amqp_url.to_owned(), redis_url.to_owned());
+        let (connected, started) = (Mutex::default(), std::cell::Cell::new(0));
+        let stack = Self { prefix, amqp_url, redis_url, settings: all, logs, redis, connected, started };
+        stack.channel().await;
+        stack
     }
 
-    /// A stack with one planner, two executors and one summarizer.
+    /// The user's confirm channel, on a new connection if the old one is gone.
+    async fn channel(&self) -> Channel {
+        let mut connected = self.connected.lock().await;
+        if let Some((connection, channel)) = connected.as_ref().filter(|(connection, _)| connection.status().connected()) {
+            if channel.status().connected() {
+                return channel.clone();
+            }
+            // Gone alone: a queue was asked for that is not there.
+            if let Ok(channel) = confirm_channel(connection).await {
+                let (connection, _) = connected.take().expect("it was there");
+                connected.replace((connection, channel.clone()));
+                return channel;
+            }
+        }
+        let deadline = Instant::now() + PATIENCE;
+        loop {
+            let why = match Connection::connect(&self.amqp_url, ConnectionProperties::default()).await {
+                Ok(connection) => match confirm_channel(&connection).await {
+                    Ok(channel) => {
+                        connected.replace((connection, channel.clone()));
+                        return channel;
+                    }
+                    Err(error) => error,
+                },
+                Err(error) => error,
+            };
+            assert!(Instant::now() < deadline, "tests need RabbitMQ at AMQP_URL: {why}");
+            tokio::time::sleep(Duration::from_millis(100)).await;
+        }
+    }
+
+    /// A stack with one planner, two executors and one summarizer, on the servers that everybody shares.
     pub async fn running(settings: &[(&str, &str)]) -> (Self, Vec<Process>) {
-        let stack = Self::new(settings).await;
+        Self::new(settings).await.with_services().await
+    }
+
+    /// Starts one planner, two executors and one summarizer, and waits until they have started.
+    pub async fn with_services(self) -> (Self, Vec<Process>) {
         let services = ["planner", "executor", "executor", "summarizer"];
-        let processes: Vec<Process> = services.iter().map(|service| stack.start(service)).collect();
+        let processes: Vec<Process> = services.iter().map(|service| self.start(service)).collect();
         let started = |process: &Process| std::fs::read_to_string(&process.log).is_ok_and(|log| log.contains(" started, model "));
-        stack.until("all services have started", async || processes.iter().all(started)).await;
-        (stack, processes)
+        self.until("all services have started", async || processes.iter().all(started)).await;
+        (self, processes)
     }
 
     /// The prefix of queues and keys.
@@ -155,10 +167,9 @@ impl Stack {
     pub fn start_with(&self, service: &str, settings: &[(&str, &str)]) -> Process {
         self.started.set(self.started.get() + 1);
         let log = self.logs.path().join(format!("{service}-{}.log", self.started.get()));
-        let file = File::create(&log).expect("a log file");
         let mut command = self.command(service);
-        command.envs(settings.iter().copied()).stdout(Stdio::null()).stderr(file);
-        Process { child: command.spawn().expect("the service starts"), log }
+        command.envs(settings.iter().copied());
+        Process::spawn(&mut command, log)
     }
 
     /// A file in the folder in which commands run.
@@ -177,24 +188,14 @@ impl Stack {
 
     /// Waits until the services have declared their queues.
     pub async fn queues_exist(&self) {
-        let deadline = Instant::now() + PATIENCE;
-        loop {
-            let channel = self.connection.create_channel().await.expect("a channel");
-            let passive = QueueDeclareOptions { passive: true, ..QueueDeclareOptions::default() };
-            let name = Queue::Completions.name(&self.prefix);
-            if channel.queue_declare(name.into(), passive, FieldTable::default()).await.is_ok() {
-                return;
-            }
-            assert!(Instant::now() < deadline, "no service has declared its queues:\n{}", self.logs());
-            tokio::time::sleep(Duration::from_millis(50)).await;
-        }
+        self.until("a service has declared its queues", async || self.messages(Queue::Completions).await.is_some()).await;
     }
 
     /// Publishes to one of our queues as any AMQP client would.
     pub async fn publish(&self, queue: Queue, body: &[u8], properties: BasicProperties) {
         let name = queue.name(&self.prefix);
         let published =
-            self.channel.basic_publish("".into(), name.into(), BasicPublishOptions::default(), body, properties).await;
+            self.channel().await.basic_publish("".into(), name.into(), BasicPublishOptions::default(), body, properties).await;
         published.expect("published").await.expect("confirmed");
     }
 
@@ -208,7 +209,7 @@ impl Stack {
     /// A queue of the user's own, for replies.
     pub async fn reply_queue(&self) -> String {
         let options = QueueDeclareOptions { exclusive: true, auto_delete: true, ..QueueDeclareOptions::default() };
-        let queue = self.channel.queue_declare("".into(), options, FieldTable::default()).await.expect("a reply queue");
+        let queue = self.channel().await.queue_declare("".into(), options, FieldTable::default()).await.expect("a reply queue");
         queue.name().to_string()
     }
 
@@ -217,7 +218,7 @@ impl Stack {
         let deadline = Instant::now() + PATIENCE;
         loop {
             let options = BasicGetOptions { no_ack: true };
-            if let Some(message) = self.channel.basic_get(queue.into(), options).await.expect("the queue exists") {
+            if let Some(message) = self.channel().await.basic_get(queue.into(), options).await.expect("the queue exists") {
                 return (message.delivery.data.clone(), message.delivery.properties.clone());
             }
             assert!(Instant::now() < deadline, "nothing arrives on {queue}:\n{}", self.logs());
@@ -227,16 +228,20 @@ impl Stack {
 
     /// Reads the result as the README says: `GET <prefix>:{<run>}:result`, with a plain client, until it is there.
     pub async fn result(&self, run: &RunId) -> RunDocument {
-        let client = redis::Client::open(redis_url()).expect("a Redis URL");
-        let mut connection = client.get_multiplexed_async_connection().await.expect("Redis answers");
+        let client = redis::Client::open(self.redis_url.as_str()).expect("a Redis URL");
         let key = format!("{}:{{{run}}}:result", self.prefix);
         let deadline = Instant::now() + PATIENCE;
         loop {
-            let text: Option<String> = redis::cmd("GET").arg(&key).query_async(&mut connection).await.expect("GET");
-            if let Some(text) = text {
-                return serde_json::from_str(&text).expect("a result document");
+            // Redis may be away for a while, or forget.
+            let text = async || -> Result<Option<String>, redis::RedisError> {
+                let mut connection = client.get_multiplexed_async_connection().await?;
+                redis::cmd("GET").arg(&key).query_async(&mut connection).await
+            };
+            let answer = text().await;
+            if let Ok(Some(text)) = &answer {
+                return serde_json::from_str(text).expect("a result document");
             }
-            assert!(Instant::now() < deadline, "run {run} has no result after {PATIENCE:?}:\n{}", self.logs());
+            assert!(Instant::now() < deadline, "run {run} has no result after {PATIENCE:?}: {answer:?}\n{}", self.logs());
             tokio::time::sleep(Duration::from_millis(20)).await;
         }
     }
@@ -252,10 +257,27 @@ impl Stack {
 
     /// Messages that are ready in a queue.
     pub async fn depth(&self, queue: Queue) -> u32 {
+        self.messages(queue).await.expect("the queue exists")
+    }
+
+    /// Messages that are ready in a queue, if it exists.
+    pub async fn messages(&self, queue: Queue) -> Option<u32> {
         let passive = QueueDeclareOptions { passive: true, ..QueueDeclareOptions::default() };
         let name = queue.name(&self.prefix);
-        let declared = self.channel.queue_declare(name.into(), passive, FieldTable::default()).await;
-        declared.expect("the queue exists").message_count()
+        let declared = self.channel().await.queue_declare(name.into(), passive, FieldTable::default()).await;
+        declared.ok().map(|queue| queue.message_count())
+    }
+
+    /// Takes every message that is ready out of a queue; gives how many there were.
+    pub async fn purge(&self, queue: Queue) -> u32 {
+        let name = queue.name(&self.prefix);
+        self.channel().await.queue_purge(name.into(), QueuePurgeOptions::default()).await.expect("the queue is purged")
+    }
+
+    /// Deletes a queue, as an operator might by mistake.
+    pub async fn delete_queue(&self, queue: Queue) {
+        let name = queue.name(&self.prefix);
+        self.channel().await.queue_delete(name.into(), QueueDeleteOptions::default()).await.expect("the queue is deleted");
     }
 
     /// The last lines of every process's log.
@@ -273,10 +295,15 @@ impl Stack {
     pub async fn clean(self) {
         self.redis.delete_all().await.expect("keys deleted");
         for queue in Queue::ALL {
-            let name = queue.name(&self.prefix);
-            self.channel.queue_delete(name.into(), QueueDeleteOptions::default()).await.expect("queue deleted");
+            self.delete_queue(queue).await;
         }
     }
+}
+
+async fn confirm_channel(connection: &Connection) -> Result<Channel, lapin::Error> {
+    let channel = connection.create_channel().await?;
+    channel.confirm_select(ConfirmSelectOptions::default()).await?;
+    Ok(channel)
 }
 
 fn tail(path: &Path) -> String {
