@@ -2,6 +2,8 @@
 #![expect(clippy::expect_used, reason = "test support: a fake that cannot start fails its test")]
 
 pub mod fake_openai;
+pub mod invariants;
+pub mod points;
 pub mod process;
 pub mod proxy;
 pub mod servers;
