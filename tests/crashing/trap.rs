@@ -1,7 +1,7 @@
 //! The trap: watches every call for its point, tells the test there, and does what the test says.
 
 use std::fmt;
-use std::sync::atomic::{AtomicU8, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
 use std::time::Duration;
 
 use common::broker::{Envelope, Target};
@@ -19,6 +19,8 @@ const HELD_POLL: Duration = Duration::from_millis(20);
 pub(crate) struct Trap {
     point: &'static Point,
     state: AtomicU8,
+    /// Whether anything has been published: then there is a channel for it, and what is sent next arrives even if nothing comes back.
+    has_published: AtomicBool,
     line: Mutex<BufReader<TcpStream>>,
 }
 
@@ -28,6 +30,8 @@ pub(crate) struct Trap {
 pub(crate) enum State {
     Set,
     Prepared,
+    /// A zombie goes on.
+    Overdue,
     Fired,
 }
 
@@ -35,7 +39,7 @@ impl Trap {
     /// Connects to the test.
     pub(crate) async fn set(point: &'static Point, line: &str) -> std::io::Result<Self> {
         let line = Mutex::new(BufReader::new(TcpStream::connect(line).await?));
-        Ok(Self { point, state: AtomicU8::new(State::Set as u8), line })
+        Ok(Self { point, state: AtomicU8::new(State::Set as u8), has_published: AtomicBool::new(false), line })
     }
 
     /// Whether the trap is at `place`, and for the first time.
@@ -78,6 +82,7 @@ impl Trap {
             self.reached().await;
         } else if self.point.place == Place::Zombie && self.moves(State::Set, State::Prepared) {
             self.prepare().await;
+            self.moves(State::Prepared, State::Overdue);
         }
     }
 
@@ -94,8 +99,10 @@ impl Trap {
                     return Fate::Cut(1);
                 }
             }
-            (Place::Sent(kind), Call::Publish { batch }) if is(batch, kind) && self.moves(State::Set, State::Prepared) => {
-                self.prepare().await;
+            (Place::Sent(kind), Call::Publish { batch }) if is(batch, kind) && self.has_published.load(Ordering::SeqCst) => {
+                if self.moves(State::Set, State::Prepared) {
+                    self.prepare().await;
+                }
             }
             (Place::BeforeAck(from), Call::Ack { queue, .. }) if queue.ends_with(from.role()) => {
                 if self.moves(State::Set, State::Fired) {
@@ -113,7 +120,7 @@ impl Trap {
                     tokio::time::sleep(HELD_POLL).await;
                 }
             }
-            (Place::Zombie, Call::Verb { name: "report", .. }) if self.moves(State::Prepared, State::Fired) => {
+            (Place::Zombie, Call::Verb { name: "report", .. }) if self.moves(State::Overdue, State::Fired) => {
                 self.reached().await;
             }
             _elsewhere => {}
@@ -122,6 +129,9 @@ impl Trap {
     }
 
     async fn leave(&self, call: Call<'_>, answer: &(dyn fmt::Debug + Send + Sync)) {
+        if matches!(call, Call::Publish { .. }) {
+            self.has_published.store(true, Ordering::SeqCst);
+        }
         let here = match (self.point.place, call) {
             (Place::After(verb, words), Call::Verb { name, .. }) if verb == name => {
                 let answer = format!("{answer:?}");

@@ -49,7 +49,8 @@ pub enum Place {
     AfterEffect,
     /// Of a batch of messages of this type, one has been published.
     Between(&'static str),
-    /// Messages of this type have been published; the confirm has not been seen. `prepare` comes before: the confirm may be held back.
+    /// Messages of this type have been published, not as the first of the process; the confirm has not been seen. `prepare` comes
+    /// before: the confirm may be held back.
     Sent(&'static str),
     /// Messages of this type have been published and confirmed.
     Confirmed(&'static str),
