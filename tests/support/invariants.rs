@@ -11,7 +11,7 @@ use std::collections::BTreeMap;
 
 use common::event::{Event, EventType};
 use common::id::RunId;
-use common::limits::{CLAIMS_MAX, STEP_ATTEMPTS_MAX};
+use common::limits::{CLAIMS_MAX, STEP_ATTEMPTS_MAX, STORE_TIMEOUT};
 use common::plan::OnFailedDependency;
 use common::run::{Outcome, RunDocument, StepView};
 use common::store::{Snapshot, Store};
@@ -40,7 +40,11 @@ impl Look {
     /// Looks at a run in `store`, which is the Redis at `url` under `prefix`. `None`: there is no such run.
     pub async fn at(store: &Store, url: &str, prefix: &str, run: &RunId) -> Option<Self> {
         let client = redis::Client::open(url).expect("a Redis URL");
-        let mut redis = client.get_multiplexed_async_connection().await.expect("Redis answers");
+        // The client library's own time-out is half a second, which a busy machine exceeds.
+        let config = redis::AsyncConnectionConfig::new()
+            .set_response_timeout(Some(STORE_TIMEOUT))
+            .set_connection_timeout(Some(STORE_TIMEOUT));
+        let mut redis = client.get_multiplexed_async_connection_with_config(&config).await.expect("Redis answers");
         let key = |name: &str| format!("{prefix}:{{{run}}}:{name}");
         // The audit trail comes last: it tells of everything else that is here.
         let snapshot = store.snapshot(run).await.expect("the run can be read")?;

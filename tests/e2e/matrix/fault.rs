@@ -58,6 +58,8 @@ impl Target {
             (support::points::LINE, line.as_str()),
             ("AMQP_URL", amqp_url.as_str()),
             ("REDIS_URL", redis_url.as_str()),
+            // Printing one takes a second of a debug build, in which nothing else goes on.
+            ("RUST_BACKTRACE", "0"),
         ];
         let process = stack.start_with("crashing", &settings);
         Self { point, process, amqp, redis, listener }
