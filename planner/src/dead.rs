@@ -75,7 +75,7 @@ async fn revive(planner: &Planner, envelope: &Envelope, reason: &str) -> Result<
 
 /// What a letter was, if it can be read at all.
 enum Letter {
-    Objective(RunId, ObjectiveMessage),
+    Objective(RunId, Box<ObjectiveMessage>),
     /// A message that lets somebody work on a slot.
     Of(RunId, Slot),
     Report(RunId),
@@ -90,7 +90,7 @@ fn letter(envelope: &Envelope) -> Letter {
         "report" => message::parse::<ReportMessage>(body).ok().map(|m| Letter::Report(m.run_id)),
         _objective => message::parse::<ObjectiveMessage>(body).ok().and_then(|mut message| {
             let run = message.run_id.take().or_else(|| RunId::parse(&envelope.message_id).ok())?;
-            Some(Letter::Objective(run, message))
+            Some(Letter::Objective(run, Box::new(message)))
         }),
     };
     read.unwrap_or(Letter::Foreign)

@@ -4,6 +4,7 @@ use std::io::Write;
 use std::path::PathBuf;
 use std::pin::Pin;
 use std::sync::Arc;
+use std::time::Duration;
 
 use common::config::ToolConfig;
 use common::tool::{self, ToolCall, ToolSpec};
@@ -12,6 +13,9 @@ use serde_json::{Value, json};
 use support::points::{EFFECT_TOOL, EFFECTS, Place};
 
 use crate::trap::Trap;
+
+/// How long it takes to repeat an effect.
+const REPEATING: Duration = Duration::from_millis(400);
 
 type Calling<'a> = Pin<Box<dyn Future<Output = Result<Value, ToolError>> + Send + 'a>>;
 
@@ -59,6 +63,10 @@ impl Tool for Effect {
         Box::pin(async move {
             if let Some(trap) = self.trap.as_ref().filter(|trap| trap.at(Place::BeforeEffect)) {
                 trap.reached().await;
+            }
+            // Whoever repeats an effect takes its time: a zombie is back before its heir is done.
+            if std::fs::read_to_string(&self.file).is_ok_and(|effects| effects.contains(&ctx.idempotency_key)) {
+                tokio::time::sleep(REPEATING).await;
             }
             let mut file = std::fs::File::options().create(true).append(true).open(&self.file).map_err(broken)?;
             file.write_all(format!("{}\n", ctx.idempotency_key).as_bytes()).map_err(broken)?;

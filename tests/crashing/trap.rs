@@ -35,6 +35,19 @@ pub(crate) enum State {
     Fired,
 }
 
+/// What a point wants of a call.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Ask {
+    Reach,
+    Prepare,
+    /// Only a part of the batch gets through.
+    Cut,
+    /// It waits until the point has fired: what does not get through renews no lease.
+    HoldUp,
+    /// The same as `Reach`, of a zombie that goes on.
+    ReachOverdue,
+}
+
 impl Trap {
     /// Connects to the test.
     pub(crate) async fn set(point: &'static Point, line: &str) -> std::io::Result<Self> {
@@ -86,48 +99,41 @@ impl Trap {
         }
     }
 
+    /// A call is about to be made.
     async fn meet(&self, call: Call<'_>) -> Fate {
-        match (self.point.place, call) {
-            (Place::Before(verb), Call::Verb { name, .. }) if verb == name && self.moves(State::Set, State::Fired) => {
-                self.reached().await;
-            }
-            (Place::AfterFirst(verb), Call::Verb { name, .. }) if verb == name && self.moves(State::Set, State::Prepared) => {
-                self.prepare().await;
-            }
-            (Place::Between(kind), Call::Publish { batch }) if batch.len() > 1 && is(batch, kind) => {
-                if self.moves(State::Set, State::Prepared) {
-                    return Fate::Cut(1);
-                }
-            }
-            (Place::Sent(kind), Call::Publish { batch }) if is(batch, kind) && self.has_published.load(Ordering::SeqCst) => {
-                if self.moves(State::Set, State::Prepared) {
-                    self.prepare().await;
-                }
-            }
-            (Place::BeforeAck(from), Call::Ack { queue, .. }) if queue.ends_with(from.role()) => {
-                if self.moves(State::Set, State::Fired) {
-                    self.reached().await;
-                }
-            }
-            (Place::DuringAck(from), Call::Ack { queue, .. }) if queue.ends_with(from.role()) => {
-                if self.moves(State::Set, State::Prepared) {
-                    self.prepare().await;
-                }
-            }
-            // What does not get through does not renew the lease.
-            (Place::Zombie, Call::Verb { name: "renew", .. }) => {
+        match self.asks(call) {
+            Some(Ask::Reach) if self.moves(State::Set, State::Fired) => self.reached().await,
+            Some(Ask::Prepare) if self.moves(State::Set, State::Prepared) => self.prepare().await,
+            Some(Ask::Cut) if self.moves(State::Set, State::Prepared) => return Fate::Cut(1),
+            Some(Ask::HoldUp) => {
                 while !self.has_fired() {
                     tokio::time::sleep(HELD_POLL).await;
                 }
             }
-            (Place::Zombie, Call::Verb { name: "report", .. }) if self.moves(State::Overdue, State::Fired) => {
-                self.reached().await;
-            }
-            _elsewhere => {}
+            Some(Ask::ReachOverdue) if self.moves(State::Overdue, State::Fired) => self.reached().await,
+            Some(Ask::Reach | Ask::Prepare | Ask::Cut | Ask::ReachOverdue) | None => {}
         }
         Fate::Passes
     }
 
+    /// What the point asks for before this call.
+    fn asks(&self, call: Call<'_>) -> Option<Ask> {
+        match (self.point.place, call) {
+            (Place::Before(verb), Call::Verb { name, .. }) => (verb == name).then_some(Ask::Reach),
+            (Place::BeforeAck(from), Call::Ack { queue, .. }) => queue.ends_with(from.role()).then_some(Ask::Reach),
+            (Place::AfterFirst(verb), Call::Verb { name, .. }) => (verb == name).then_some(Ask::Prepare),
+            (Place::DuringAck(from), Call::Ack { queue, .. }) => queue.ends_with(from.role()).then_some(Ask::Prepare),
+            (Place::Sent(kind), Call::Publish { batch }) => {
+                (is(batch, kind) && self.has_published.load(Ordering::SeqCst)).then_some(Ask::Prepare)
+            }
+            (Place::Between(kind), Call::Publish { batch }) => (batch.len() > 1 && is(batch, kind)).then_some(Ask::Cut),
+            (Place::Zombie, Call::Verb { name: "renew", .. }) => Some(Ask::HoldUp),
+            (Place::Zombie, Call::Verb { name: "report", .. }) => Some(Ask::ReachOverdue),
+            _elsewhere => None,
+        }
+    }
+
+    /// A call has been made.
     async fn leave(&self, call: Call<'_>, answer: &(dyn fmt::Debug + Send + Sync)) {
         if matches!(call, Call::Publish { .. }) {
             self.has_published.store(true, Ordering::SeqCst);

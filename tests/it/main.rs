@@ -5,6 +5,7 @@
 mod bounds;
 mod broker_conformance;
 mod documents;
+mod invariants;
 mod llm_hostile;
 mod obedience;
 mod pipeline;

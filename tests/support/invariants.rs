@@ -103,7 +103,8 @@ pub fn always(look: &Look) -> Vec<String> {
         "I13 the audit trail does not begin with the run's opening".to_owned(),
     );
     for revision in look.plans.keys() {
-        let stored = look.of(EventType::PlanStored).filter(|(_, event)| event.data["revision"].to_string() == *revision).count();
+        let stored =
+            look.of(EventType::PlanStored).filter(|(_, event)| event.data["revision"].as_u64() == revision.parse().ok()).count();
         claim(stored == 1, format!("I2 revision {revision} was stored {stored} times"));
     }
     let mut ends_of: BTreeMap<&str, u32> = BTreeMap::new();
@@ -173,20 +174,19 @@ fn planned<'a>(look: &'a Look, event: &Event) -> Option<&'a StepView> {
 /// I9: a slot has one attempt more than were given back for another one, whoever died meanwhile; no attempt was claimed too often.
 fn attempts(look: &Look) -> Vec<String> {
     let mut wrong = Vec::new();
-    let (mut retried, mut claims): (BTreeMap<&str, u32>, BTreeMap<(&str, u32), u32>) = Default::default();
+    let mut retried: BTreeMap<&str, u32> = BTreeMap::new();
+    let mut claims: BTreeMap<(&str, u32), u32> = BTreeMap::new();
     for event in &look.events {
         let (Some(slot), Some(attempt)) = (event.slot.as_deref(), event.attempt) else { continue };
-        match event.kind {
-            EventType::StepRetried => *retried.entry(slot).or_default() += 1,
-            EventType::Claimed => {
-                *claims.entry((slot, attempt)).or_default() += 1;
-                let due = retried.get(slot).copied().unwrap_or(0) + 1;
-                // A plan that is looked at again begins at its first attempt.
-                if attempt != due && slot != "plan" {
-                    wrong.push(format!("I9 {slot} was claimed as attempt {attempt}, it is at {due}"));
-                }
+        if event.kind == EventType::StepRetried {
+            *retried.entry(slot).or_default() += 1;
+        } else if event.kind == EventType::Claimed {
+            *claims.entry((slot, attempt)).or_default() += 1;
+            let due = retried.get(slot).copied().unwrap_or(0) + 1;
+            // A plan that is looked at again begins at its first attempt.
+            if attempt != due && slot != "plan" {
+                wrong.push(format!("I9 {slot} was claimed as attempt {attempt}, it is at {due}"));
             }
-            _other => {}
         }
     }
     wrong.extend(

@@ -51,7 +51,7 @@ pub(super) async fn run(cell: Cell, rabbit: &str, redis: &str) -> Result<Duratio
     let mut course = Course::start(cell, rabbit, redis).await;
     let mut line = course.target.line().await;
     course.submit().await;
-    course.to_the_point(&mut line).await;
+    course.reach_the_point(&mut line).await;
     let before = course.look().await;
     course.strike(line).await;
     let over = Instant::now();
@@ -138,7 +138,7 @@ impl Course {
     }
 
     /// Waits until the process is at its point; arranges what belongs to it.
-    async fn to_the_point(&mut self, line: &mut Line) {
+    async fn reach_the_point(&mut self, line: &mut Line) {
         let Cell { point, fault } = self.cell;
         match point.place {
             Place::AfterFirst(_) => {
@@ -180,7 +180,14 @@ impl Course {
                 line.say("go").await;
                 line.expect("reached").await;
             }
-            _one_step => line.expect("reached").await,
+            Place::Before(_)
+            | Place::After(..)
+            | Place::Answered
+            | Place::BeforeEffect
+            | Place::AfterEffect
+            | Place::Between(_)
+            | Place::Confirmed(_)
+            | Place::BeforeAck(_) => line.expect("reached").await,
         }
     }
 
