@@ -1,7 +1,7 @@
 //! The trap: watches every call for its point, tells the test there, and does what the test says.
 
 use std::fmt;
-use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use common::broker::{Envelope, Target};
@@ -21,6 +21,8 @@ pub(crate) struct Trap {
     state: AtomicU8,
     /// Whether anything has been published: then there is a channel for it, and what is sent next arrives even if nothing comes back.
     has_published: AtomicBool,
+    /// Messages that were delivered and not acknowledged.
+    in_hand: AtomicUsize,
     line: Mutex<BufReader<TcpStream>>,
 }
 
@@ -52,7 +54,13 @@ impl Trap {
     /// Connects to the test.
     pub(crate) async fn set(point: &'static Point, line: &str) -> std::io::Result<Self> {
         let line = Mutex::new(BufReader::new(TcpStream::connect(line).await?));
-        Ok(Self { point, state: AtomicU8::new(State::Set as u8), has_published: AtomicBool::new(false), line })
+        Ok(Self {
+            point,
+            state: AtomicU8::new(State::Set as u8),
+            has_published: AtomicBool::new(false),
+            in_hand: AtomicUsize::new(0),
+            line,
+        })
     }
 
     /// Whether the trap is at `place`, and for the first time.
@@ -83,7 +91,7 @@ impl Trap {
 
     async fn tell(&self, stage: &str) -> Option<String> {
         let mut line = self.line.lock().await;
-        line.write_all(format!("{} {stage}\n", self.point.name).as_bytes()).await.ok()?;
+        line.write_all(format!("{} {stage} {}\n", self.point.name, self.in_hand.load(Ordering::SeqCst)).as_bytes()).await.ok()?;
         let mut word = String::new();
         line.read_line(&mut word).await.ok()?;
         Some(word.trim().to_owned())
@@ -101,6 +109,17 @@ impl Trap {
 
     /// A call is about to be made.
     async fn meet(&self, call: Call<'_>) -> Fate {
+        if matches!(call, Call::Deliver { .. }) {
+            self.in_hand.fetch_add(1, Ordering::SeqCst);
+        }
+        let fate = self.meet_at_the_point(call).await;
+        if matches!(call, Call::Ack { .. }) {
+            self.in_hand.fetch_sub(1, Ordering::SeqCst);
+        }
+        fate
+    }
+
+    async fn meet_at_the_point(&self, call: Call<'_>) -> Fate {
         match self.asks(call) {
             Some(Ask::Reach) if self.moves(State::Set, State::Fired) => self.reached().await,
             Some(Ask::Prepare) if self.moves(State::Set, State::Prepared) => self.prepare().await,

@@ -1,8 +1,9 @@
 //! The named points at which a test may end, stop or disturb a service: what the crash matrix and the binary `crashing` agree on.
 //!
 //! A point is a place in the calls that pass a service's seam ([`common::seam`]), its model or its tool, and fires once in the life of
-//! a process. The process then says so over a line to its test (`C14 reached`) and waits for one word: `go` or `panic`. A line that has
-//! ended means `go`. Some places take two steps: at `prepare` the test may arrange what happens to the call that is about to be made.
+//! a process. The process then says so over a line to its test (`C14 reached 2`: with two messages in hand that it has not
+//! acknowledged) and waits for one word: `go` or `panic`. A line that has ended means `go`. Some places take two steps: at `prepare`
+//! the test may arrange what happens to the call that is about to be made.
 
 use common::message::Queue;
 

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use common::event::EventType;
+use common::event::{Event, EventType};
 use common::id::RunId;
 use common::message::Queue;
 use common::run::RunStatus;
@@ -244,6 +244,19 @@ impl Course {
         drop(line);
     }
 
+    /// I8: what is acknowledged here has been recorded before.
+    fn recorded(&self, before: Option<&Look>) -> Vec<String> {
+        let ended = |event: &Event| matches!(event.kind, EventType::StepFinished | EventType::StepRetried);
+        let holds = match self.cell.point.place {
+            Place::BeforeAck(Queue::Steps) => before.is_some_and(|look| look.events.iter().any(ended)),
+            Place::BeforeAck(_) | Place::DuringAck(_) => {
+                before.is_some_and(|look| look.events.iter().any(|event| event.kind == EventType::StepDispatched))
+            }
+            _elsewhere => true,
+        };
+        if holds { Vec::new() } else { vec!["I8 acknowledged before it was recorded".to_owned()] }
+    }
+
     async fn ended(&self) {
         while self.stack.store().result(&self.run).await.unwrap().is_none() {
             sleep(Duration::from_millis(50)).await;
@@ -256,6 +269,7 @@ impl Course {
         let ended = self.look().await.expect("the run is there");
         let mut wrong = self.stop().await;
         let last = self.look().await.expect("the run is there");
+        wrong.extend(self.recorded(before.as_ref()));
         if let Some(before) = before {
             wrong.extend(invariants::always(&before));
             wrong.extend(invariants::never_undone(&before, &ended));

@@ -1,6 +1,6 @@
 //! The faults, and the line over which a process says that it has reached its point.
 
-use support::points::Point;
+use support::points::{Place, Point};
 use support::proxy::Proxy;
 use support::stack::{PATIENCE, Process, Stack, through};
 use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader};
@@ -84,7 +84,10 @@ impl Line {
         let mut said = String::new();
         let heard = timeout(PATIENCE, self.stream.read_line(&mut said)).await;
         assert!(matches!(heard, Ok(Ok(_))), "{} is never reached ({stage}): {heard:?}", self.point.name);
-        assert_eq!(said.trim(), format!("{} {stage}", self.point.name), "the process has gone another way");
+        let (at, in_hand) = said.trim().rsplit_once(' ').expect("three words");
+        assert_eq!(at, format!("{} {stage}", self.point.name), "the process has gone another way");
+        let acknowledged = matches!(self.point.place, Place::DuringAck(_));
+        assert!(acknowledged || in_hand != "0", "I8 {}: the message in hand is acknowledged already", self.point.name);
     }
 
     /// Tells the process what to do.
