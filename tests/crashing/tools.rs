@@ -15,7 +15,7 @@ use support::points::{EFFECT_TOOL, EFFECTS, Place};
 use crate::trap::Trap;
 
 /// How long it takes to repeat an effect.
-const REPEATING: Duration = Duration::from_millis(400);
+const REPEATING: Duration = Duration::from_secs(1);
 
 type Calling<'a> = Pin<Box<dyn Future<Output = Result<Value, ToolError>> + Send + 'a>>;
 
