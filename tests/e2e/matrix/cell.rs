@@ -90,13 +90,15 @@ impl Course {
         let redis_url = redis.to_owned();
         let (others, replies) = (Vec::new(), String::new());
         let mut course = Self { cell, stack, redis_url, model, gate, effects, target, others, run, replies };
+        // Alone at first, so that nobody else's declaration of the same queues breaks its connections: one fault a cell.
+        let log = || std::fs::read_to_string(&course.target.process.log).unwrap();
+        course.stack.until("the process consumes", async || log().contains("consuming from")).await;
         for service in ["planner", "executor", "summarizer"] {
             let later = service == "executor" && course.needs_a_dead_letter();
             if service != cell.point.service && !later {
                 course.start_another(service);
             }
         }
-        course.stack.queues_exist().await;
         course
     }
 
