@@ -249,12 +249,11 @@ impl Course {
     /// I8: what is acknowledged here has been recorded before.
     fn recorded(&self, before: Option<&Look>) -> Vec<String> {
         let ended = |event: &Event| matches!(event.kind, EventType::StepFinished | EventType::StepRetried);
-        let holds = match self.cell.point.place {
-            Place::BeforeAck(Queue::Steps) => before.is_some_and(|look| look.events.iter().any(ended)),
-            Place::BeforeAck(_) | Place::DuringAck(_) => {
-                before.is_some_and(|look| look.events.iter().any(|event| event.kind == EventType::StepDispatched))
-            }
-            _elsewhere => true,
+        let has = |is: &dyn Fn(&Event) -> bool| before.is_some_and(|look| look.events.iter().any(is));
+        let holds = if let Place::BeforeAck(queue) | Place::DuringAck(queue) = self.cell.point.place {
+            if queue == Queue::Steps { has(&ended) } else { has(&|event| event.kind == EventType::StepDispatched) }
+        } else {
+            true
         };
         if holds { Vec::new() } else { vec!["I8 acknowledged before it was recorded".to_owned()] }
     }
