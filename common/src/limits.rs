@@ -192,6 +192,8 @@ pub const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 pub const STORE_TIMEOUT: Duration = Duration::from_secs(5);
 /// How long the broker may take to declare the queues of a new connection; quorum queues elect a leader first.
 pub const DECLARE_TIMEOUT: Duration = Duration::from_secs(15);
+/// How often queues are declared again that somebody else declares in the same moment.
+pub const DECLARE_COLLISIONS_MAX: u32 = 5;
 /// Wait before a queue that somebody deleted is declared again. Made again at once, RabbitMQ 3.10 forgets to cancel the old queue's
 /// consumers and hands them messages that it never sends.
 pub const REDECLARE_DELAY: Duration = Duration::from_secs(1);

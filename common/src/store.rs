@@ -280,7 +280,7 @@ impl Store {
     }
 
     /// A message of `slot` has become a dead letter for `why`: unless another message's holder has the slot, it is to be
-    /// dispatched again. Counts as a claim.
+    /// dispatched again. Counts as a claim. A slot that has ended owes what its last holder may not have published.
     pub async fn take_back(&self, run: &RunId, slot: Slot, message_id: &str, why: &str) -> Result<TakenBack, StoreError> {
         verb!(self, Some(run), take_back(run, slot, message_id, why))
     }

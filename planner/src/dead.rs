@@ -11,7 +11,7 @@ use common::worker::Outcome;
 use serde_json::json;
 use tracing::warn;
 
-use crate::{Planner, close, dispatch};
+use crate::{Planner, close, dispatch, objective};
 
 /// Handles one message of the dead queue.
 pub async fn handle(planner: &Planner, envelope: &Envelope) -> Outcome {
@@ -41,38 +41,58 @@ pub async fn handle(planner: &Planner, envelope: &Envelope) -> Outcome {
     }
 }
 
-/// If the letter belongs to a live run, the slot it was for is dispatched again; claims count, so this ends.
+/// What a redelivery of the letter would do is done here: the slot that it was for is dispatched again (claims count, so this ends), and
+/// what the handler that it died with may have owed is published, rather once too often.
 async fn revive(planner: &Planner, envelope: &Envelope, reason: &str) -> Result<(), StoreError> {
     let env = &planner.env;
     let trace = envelope.traceparent.as_deref();
-    if let Ok(ReportMessage { run_id, .. }) = message::parse::<ReportMessage>(&envelope.body)
-        && envelope.kind == "report"
-    {
-        return dispatch::dispatch(planner, trace, &run_id, &env.ids.unique()).await;
-    }
-    let Some((run, slot)) = slot_of(envelope) else { return Ok(()) };
+    // Steps that were taken under the letter's id and may not have been published are taken again.
+    let token = &envelope.message_id;
+    let (run, slot) = match letter(envelope) {
+        Letter::Of(run, slot) => (run, slot),
+        Letter::Objective(run, message) => {
+            // Its planner may have died before there was a run: then this is all that is left of it.
+            objective::open(planner, envelope, &run, &message).await?;
+            (run, Slot::Plan)
+        }
+        Letter::Report(run) => return dispatch::dispatch(planner, trace, &run, token).await,
+        Letter::Foreign => return Ok(()),
+    };
     match recorded!(env, env.store.take_back(&run, slot, &envelope.message_id, reason))? {
-        TakenBack::Gone | TakenBack::Kept => {}
+        TakenBack::Gone => match slot {
+            Slot::Plan | Slot::Summary => relay::reply_again(env, &run).await?,
+            Slot::Step(_) => {}
+        },
         TakenBack::Plan => relay::objective(env, &run).await?,
         TakenBack::Summary => relay::completion(env, trace, &run, 1).await,
         TakenBack::Poisoned => {
             close::close(planner, &run, slot, &format!("its messages became dead letters too often, the last one: {reason}"))
                 .await?;
         }
-        TakenBack::Dispatch => dispatch::dispatch(planner, trace, &run, &env.ids.unique()).await?,
+        TakenBack::Dispatch | TakenBack::Kept => dispatch::dispatch(planner, trace, &run, token).await?,
     }
     Ok(())
 }
 
-/// The run and slot that a message is about, if it can be read at all.
-fn slot_of(envelope: &Envelope) -> Option<(RunId, Slot)> {
+/// What a letter was, if it can be read at all.
+enum Letter {
+    Objective(RunId, Box<ObjectiveMessage>),
+    /// A message that lets somebody work on a slot.
+    Of(RunId, Slot),
+    Report(RunId),
+    Foreign,
+}
+
+fn letter(envelope: &Envelope) -> Letter {
     let body = &envelope.body;
-    match envelope.kind.as_str() {
-        "step" => message::parse::<StepMessage>(body).ok().map(|m| (m.run_id, Slot::Step(m.step_number))),
-        "completion" => message::parse::<CompletionMessage>(body).ok().map(|m| (m.run_id, Slot::Summary)),
-        _objective => {
-            let message = message::parse::<ObjectiveMessage>(body).ok()?;
-            message.run_id.or_else(|| RunId::parse(&envelope.message_id).ok()).map(|run| (run, Slot::Plan))
-        }
-    }
+    let read = match envelope.kind.as_str() {
+        "step" => message::parse::<StepMessage>(body).ok().map(|m| Letter::Of(m.run_id, Slot::Step(m.step_number))),
+        "completion" => message::parse::<CompletionMessage>(body).ok().map(|m| Letter::Of(m.run_id, Slot::Summary)),
+        "report" => message::parse::<ReportMessage>(body).ok().map(|m| Letter::Report(m.run_id)),
+        _objective => message::parse::<ObjectiveMessage>(body).ok().and_then(|mut message| {
+            let run = message.run_id.take().or_else(|| RunId::parse(&envelope.message_id).ok())?;
+            Some(Letter::Objective(run, Box::new(message)))
+        }),
+    };
+    read.unwrap_or(Letter::Foreign)
 }

@@ -67,17 +67,7 @@ async fn open_and_plan(
     redelivered: bool,
 ) -> Result<Outcome, StoreError> {
     let env = &planner.env;
-    let allowed = planner.config.parallel_steps;
-    let new = NewRun {
-        request: serde_json::to_string(message).unwrap_or_default(),
-        objective: message.objective.clone(),
-        window: message.options.max_parallel_steps.unwrap_or(allowed).clamp(1, allowed),
-        reply_to: envelope.reply_to.clone(),
-        correlation_id: envelope.correlation_id.clone(),
-        traceparent: envelope.traceparent.clone(),
-        rules: rules(planner, &message.options),
-    };
-    match recorded!(env, env.store.open_run(run, &new))? {
+    match open(planner, envelope, run, message).await? {
         Opened::Created => info!(run_id = %run, "run {run}: opened"),
         Opened::Exists(status) if status.is_final() && envelope.kind == relay::PLAN_OWED => return Ok(Outcome::Done),
         Opened::Exists(status) if status.is_final() => {
@@ -97,6 +87,27 @@ async fn open_and_plan(
         Opened::Exists(_live) => {}
     }
     planning::plan_and_dispatch(planner, run, envelope, redelivered).await
+}
+
+/// Creates the run that a message asks for, unless it exists.
+pub(crate) async fn open(
+    planner: &Planner,
+    envelope: &Envelope,
+    run: &RunId,
+    message: &ObjectiveMessage,
+) -> Result<Opened, StoreError> {
+    let env = &planner.env;
+    let allowed = planner.config.parallel_steps;
+    let new = NewRun {
+        request: serde_json::to_string(message).unwrap_or_default(),
+        objective: message.objective.clone(),
+        window: message.options.max_parallel_steps.unwrap_or(allowed).clamp(1, allowed),
+        reply_to: envelope.reply_to.clone(),
+        correlation_id: envelope.correlation_id.clone(),
+        traceparent: envelope.traceparent.clone(),
+        rules: rules(planner, &message.options),
+    };
+    recorded!(env, env.store.open_run(run, &new))
 }
 
 /// What the submitter asks for, within what the deployment allows.

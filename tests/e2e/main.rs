@@ -6,6 +6,7 @@
 mod chaos;
 mod command_line;
 mod kills;
+mod matrix;
 mod obedience;
 mod outages;
 mod pipeline;

@@ -6,6 +6,7 @@ mod bounds;
 mod broker_conformance;
 mod corpus;
 mod documents;
+mod invariants;
 mod llm_hostile;
 mod obedience;
 mod pipeline;

@@ -3,6 +3,8 @@
 
 pub mod chaos;
 pub mod fake_openai;
+pub mod invariants;
+pub mod points;
 pub mod process;
 pub mod proxy;
 pub mod seam;

@@ -135,6 +135,11 @@ impl Proxy {
         self.control.losses.load(Ordering::SeqCst)
     }
 
+    /// How many connections are open.
+    pub fn connections(&self) -> usize {
+        self.control.breaks.receiver_count()
+    }
+
     fn end_connections(&self, reset: bool) {
         self.control.breaks.send_modify(|last| *last = Break { count: last.count + 1, reset });
     }

@@ -228,6 +228,16 @@ impl Stack {
         }
     }
 
+    /// Takes what is on `queue` now.
+    pub async fn take_all(&self, queue: &str) -> Vec<Vec<u8>> {
+        let mut bodies = Vec::new();
+        let options = BasicGetOptions { no_ack: true };
+        while let Some(message) = self.channel().await.basic_get(queue.into(), options).await.expect("the queue exists") {
+            bodies.push(message.delivery.data);
+        }
+        bodies
+    }
+
     /// Reads the result as the README says: `GET <prefix>:{<run>}:result`, with a plain client, until it is there.
     pub async fn result(&self, run: &RunId) -> RunDocument {
         self.result_within(run, PATIENCE).await

@@ -35,7 +35,25 @@ async fn wake_ups_repair_what_was_lost() {
         bench.pass(DISPATCH_TIMEOUT); // the completion is lost
         assert!(owed(false, false, true)(bench.store.advance(&bench.run).await.unwrap()));
         assert_eq!(bench.store.take_back(&bench.run, Slot::Summary, "m", "x").await.unwrap(), TakenBack::Summary);
-        assert_eq!(bench.store.take_back(&bench.run, step(1), "m", "x").await.unwrap(), TakenBack::Kept);
+        let of_an_ended_step = bench.store.take_back(&bench.run, step(1), "m", "x").await.unwrap();
+        assert_eq!(of_an_ended_step, TakenBack::Summary, "its executor may have died before it told the summarizer");
+    })
+    .await;
+}
+
+/// A message whose handler died after it had recorded the outcome: what it may not have published is owed.
+#[tokio::test]
+async fn a_dead_letter_of_an_ended_slot_owes_what_follows() {
+    on_both(async |bench| {
+        bench.planned(8, &[(1, &[]), (2, &[1])]).await;
+        let take_back = async |slot| bench.store.take_back(&bench.run, slot, "m", "x").await.unwrap();
+        assert_eq!(take_back(Slot::Plan).await, TakenBack::Dispatch, "step 1 is ready");
+        bench.take("t1").await;
+        assert_eq!(take_back(Slot::Plan).await, TakenBack::Kept);
+        bench.done(1, Outcome::Succeeded).await;
+        assert_eq!(take_back(step(1)).await, TakenBack::Dispatch, "step 2 is ready");
+        bench.take("t2").await;
+        assert_eq!(take_back(step(1)).await, TakenBack::Kept);
     })
     .await;
 }

@@ -18,7 +18,9 @@ use super::topology;
 use crate::broker::{ConnectError, backoff};
 use crate::config::BrokerConfig;
 use crate::ids::Ids;
-use crate::limits::{CONNECT_TIMEOUT, DECLARE_TIMEOUT, RECONNECT_BACKOFF_MAX, RECONNECT_BACKOFF_MIN, REDECLARE_DELAY};
+use crate::limits::{
+    CONNECT_TIMEOUT, DECLARE_COLLISIONS_MAX, DECLARE_TIMEOUT, RECONNECT_BACKOFF_MAX, RECONNECT_BACKOFF_MIN, REDECLARE_DELAY,
+};
 use crate::message::Queue;
 
 /// See the module. Has no `Debug`: the pools hold passwords.
@@ -94,10 +96,24 @@ impl Link {
     }
 
     async fn channel_at(&self, host: &Host) -> Result<Channel, ConnectError> {
+        let mut tries = 0;
+        loop {
+            match self.open_at(host).await {
+                Ok(channel) => return Ok(channel),
+                Err(Failure { collided: true, .. }) if tries < DECLARE_COLLISIONS_MAX => {
+                    tokio::time::sleep(self.pause(tries)).await
+                }
+                Err(failure) => return Err(failure.error),
+            }
+            tries += 1;
+        }
+    }
+
+    async fn open_at(&self, host: &Host) -> Result<Channel, Failure> {
         let connection = host.pool.get().await.map_err(|e| host.pool_error(e))?;
         if connection.status().blocked() {
             // Kept: a replacement would be blocked too, and this one cannot even be closed until the alarm is over.
-            return Err(host.unreachable("the broker lets nobody publish (memory or disk alarm)"));
+            return Err(host.unreachable("the broker lets nobody publish (memory or disk alarm)").into());
         }
         let fresh = Object::metrics(&connection).recycle_count == 0;
         let opened = timeout(DECLARE_TIMEOUT, async {
@@ -109,17 +125,17 @@ impl Link {
                 let channel = connection.create_channel().await.map_err(|e| host.error(&e))?;
                 topology::declare(&channel, &self.prefix, self.queues).await.map_err(|(q, e)| host.declare_error(q, &e))?;
             }
-            connection.create_channel().await.map_err(|e| host.error(&e))
+            connection.create_channel().await.map_err(|e| host.error(&e).into())
         });
         match opened.await {
             Ok(Ok(channel)) => Ok(channel),
-            Ok(Err(error)) => {
+            Ok(Err(failure)) => {
                 drop(Object::take(connection));
-                Err(error)
+                Err(failure)
             }
             Err(_elapsed) => {
                 drop(Object::take(connection));
-                Err(host.unreachable(&format!("no answer within {} s", DECLARE_TIMEOUT.as_secs())))
+                Err(host.unreachable(&format!("no answer within {} s", DECLARE_TIMEOUT.as_secs())).into())
             }
         }
     }
@@ -201,13 +217,29 @@ impl Host {
         self.unreachable(&error.to_string())
     }
 
-    fn declare_error(&self, queue: String, error: &lapin::Error) -> ConnectError {
-        if let ErrorKind::ProtocolError(said) = error.kind()
-            && other_arguments(said)
-        {
-            return ConnectError::Topology { queue, why: said.get_message().to_string() };
+    fn declare_error(&self, queue: String, error: &lapin::Error) -> Failure {
+        if let ErrorKind::ProtocolError(said) = error.kind() {
+            if other_arguments(said) {
+                return ConnectError::Topology { queue, why: said.get_message().to_string() }.into();
+            }
+            let collided = matches!(said.kind(), AMQPErrorKind::Hard(AMQPHardError::INTERNALERROR));
+            return Failure { error: self.error(error), collided };
         }
-        self.error(error)
+        self.error(error).into()
+    }
+}
+
+/// Why there is no channel.
+struct Failure {
+    error: ConnectError,
+    /// Somebody else declared the same new queue in the same moment, and the broker calls that an internal error: of services that are
+    /// started together for the first time, one would not start.
+    collided: bool,
+}
+
+impl From<ConnectError> for Failure {
+    fn from(error: ConnectError) -> Self {
+        Self { error, collided: false }
     }
 }
 

@@ -10,7 +10,7 @@ use crate::id::{Slot, StepNumber};
 use crate::limits::{CLAIMS_MAX, WAKEUP_INTERVAL_MAX};
 use crate::message::ReplanPolicy;
 use crate::run::{Halt, HaltKind, RunStatus, StepState};
-use crate::store::{Advance, ApprovalTimeout, Dispatch, Taken, TakenBack};
+use crate::store::{Advance, ApprovalTimeout, Dispatch, Owed, Taken, TakenBack};
 
 /// Slots that one look takes back.
 const TAKEN_BACK_MAX: usize = 1000;
@@ -173,13 +173,20 @@ impl Run {
             return TakenBack::Gone;
         }
         let leased = self.flight.time_of(&slot.to_string()).is_some_and(|until| until > self.now);
+        let owed = self.still_owed();
         let standing = self.slot(slot);
         match standing.state {
             Some(StepState::Dispatched) => {}
             Some(StepState::Running) if standing.message_id == message_id || !leased => {}
-            Some(StepState::Running | StepState::Waiting | StepState::Ready)
-            | Some(StepState::Succeeded | StepState::Failed | StepState::Skipped | StepState::Cancelled)
-            | None => return TakenBack::Kept,
+            // What its last holder may not have published.
+            Some(StepState::Succeeded | StepState::Failed | StepState::Skipped | StepState::Cancelled) => {
+                return match owed {
+                    Owed::Summary => TakenBack::Summary,
+                    Owed::Planner => TakenBack::Dispatch,
+                    Owed::Nothing => TakenBack::Kept,
+                };
+            }
+            Some(StepState::Running | StepState::Waiting | StepState::Ready) | None => return TakenBack::Kept,
         }
         standing.claims += 1;
         let (attempt, poisoned) = (standing.attempt, standing.claims > CLAIMS_MAX);
