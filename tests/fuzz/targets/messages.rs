@@ -6,7 +6,9 @@ use std::fmt::Debug;
 
 use common::id::RunId;
 use common::limits::{CONTEXT_BYTES_MAX, MESSAGE_BYTES_MAX, OBJECTIVE_BYTES_MAX, REASON_CHARS_MAX};
-use common::message::{Body, CompletionMessage, ControlMessage, ObjectiveMessage, ReportMessage, StepMessage, WIRE_VERSION, parse};
+use common::message::{
+    Body, CompletionMessage, ControlMessage, ObjectiveMessage, ReportMessage, StepMessage, WIRE_VERSION, parse,
+};
 use libfuzzer_sys::fuzz_target;
 use serde::Serialize;
 

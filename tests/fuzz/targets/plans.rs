@@ -23,7 +23,7 @@ fuzz_target!(|text: &[u8]| {
             let again = serde_json::to_value(&plan).expect("a plan can be written");
             assert_eq!(check(&again, &rules).as_ref(), Ok(&plan), "written again it is the same");
             let quote = quote(&plan, Respond::Answer, &builtin(true));
-            assert_eq!(quote.steps, plan.steps.len() );
+            assert_eq!(quote.steps, plan.steps.len());
         }
         Err(complaints) => {
             assert!((1..=PLAN_COMPLAINTS_MAX).contains(&complaints.len()), "{complaints:?}");

@@ -46,6 +46,8 @@ fn leaves(value: &Value) -> Vec<String> {
         Value::Object(fields) if !fields.is_empty() => {
             fields.iter().flat_map(|(key, field)| [format!("{key:?}:")].into_iter().chain(leaves(field))).collect()
         }
-        other => vec![other.to_string()],
+        Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) | Value::Array(_) | Value::Object(_) => {
+            vec![value.to_string()]
+        }
     }
 }

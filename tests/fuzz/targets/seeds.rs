@@ -44,8 +44,8 @@ fn main() {
         let plan = input::bytes(&case["plan"]);
         seed("plans", &plan);
         seed("patches", &plan);
-        for step in serde_json::from_slice::<Value>(&plan).ok().as_ref().and_then(|plan| plan["steps"].as_array()).into_iter().flatten()
-        {
+        let plan: Value = serde_json::from_slice(&plan).unwrap_or_default();
+        for step in plan["steps"].as_array().into_iter().flatten() {
             let arguments = step.get("arguments").unwrap_or(&Value::Null);
             seed("references", json!([arguments, {"a": [1, {"b/c": "x"}]}, "2"]).to_string().as_bytes());
         }
