@@ -54,7 +54,7 @@ mod tests {
         ] {
             let address = Address::parse(url).map_err(|e| e.to_string()).unwrap();
             assert_eq!(address.shown, shown);
-            assert!(address.full.contains("heartbeat=15"), "{}", address.full);
+            assert!(address.full.contains("heartbeat=10"), "{}", address.full);
         }
         let with_own_heartbeat = Address::parse("amqp://h?heartbeat=3").map_err(|e| e.to_string()).unwrap();
         assert!(with_own_heartbeat.full.contains("heartbeat=3"));
