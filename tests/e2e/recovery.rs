@@ -116,6 +116,10 @@ impl Work {
         }
         self.waits_again(stack, before).await;
         runs.extend(sums(stack, name).await);
+        // Before that, the broker has the only copy of an objective.
+        for run in &runs {
+            stack.until("the run is opened", async || stack.store().status(run).await.is_ok_and(|status| status.is_some())).await;
+        }
         runs
     }
 
