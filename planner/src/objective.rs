@@ -69,7 +69,13 @@ async fn open_and_plan(
     let env = &planner.env;
     match open(planner, envelope, run, message).await? {
         Opened::Created => info!(run_id = %run, "run {run}: opened"),
-        Opened::Exists(status) if status.is_final() && envelope.kind == relay::PLAN_OWED => return Ok(Outcome::Done),
+        Opened::Exists(status) if status.is_final() && envelope.kind == relay::PLAN_OWED => {
+            // Nobody asks, but the first delivery may have died between the end of the run and its reply.
+            if redelivered {
+                relay::reply_again(env, run).await?;
+            }
+            return Ok(Outcome::Done);
+        }
         Opened::Exists(status) if status.is_final() => {
             // Asked again: whoever waits for this reply gets the answer that there is.
             if let Some(snapshot) = recorded!(env, env.store.snapshot(run))?

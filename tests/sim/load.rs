@@ -159,6 +159,9 @@ const MISFORTUNES: [&str; 9] = [
 /// Checks the end of a run: what each step gave, and that the run's status says so. `exempt`: values of steps that ran after a failure, or in a
 /// run that was retried, depend on what was there before.
 pub(crate) fn verify(document: &RunDocument, exempt: bool) -> Result<(), String> {
+    let planned = document.plan.steps.iter().map(|step| step.step_number);
+    let complete = planned.eq(document.step_results.iter().map(|step| step.step_number));
+    ensure(complete, &format!("I5: the results are not those of the plan: {document:#?}"))?;
     for step in &document.step_results {
         verify_step(document, step, exempt)?;
     }

@@ -4,7 +4,8 @@
 //! cargo test -p tests --test sim                                  the same seed twice, seeds that once failed, a fixed set, fresh ones
 //! cargo test -p tests --release --test sim -- --seeds 1000000     so many fresh ones, on all processors
 //! cargo test -p tests --release --test sim -- --systematic 100    every single crash of a hundred worlds, and pairs
-//! cargo test -p tests --test sim -- --seed 42                     one world, with its trace
+//! cargo test -p tests --test sim -- --seconds 600                 fresh ones for so long
+//! cargo test -p tests --test sim -- --seed 42                     one world, with its trace; --crash 17,30 where processes end
 //! ```
 //!
 //! A world is a function of its seed: which processes there are, what users want, what goes wrong at which call. [`check`] looks at every run after
@@ -23,6 +24,7 @@ mod faults;
 mod load;
 mod model;
 mod simulation;
+mod verdict;
 mod world;
 
 use common::ids::Ids;
@@ -30,7 +32,8 @@ use dice::Dice;
 use tokio::time::Instant;
 use world::{Report, Which, live};
 
-/// Worlds in which something was found once: seed, and passes at which processes end, if it was that.
+/// Worlds in which something was found once: seed, and passes at which processes end, if it was that. A seed means another world when what is
+/// drawn from it changes; what was found before that stands as a case of its own: `it pipeline::an_objective_that_is_published_again_…`.
 const ONCE_FAILED: &[(u64, Option<&[u64]>)] = &[];
 /// Worlds that every test run lives through.
 const FIXED: u64 = 150;
@@ -45,8 +48,14 @@ fn main() -> ExitCode {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
     let value = |flag: &str| {
         let position = arguments.iter().position(|argument| argument == flag)?;
-        arguments.get(position + 1)
+        Some(arguments.get(position + 1).map_or("", String::as_str))
     };
+    for flag in ["--seed", "--seeds", "--seconds", "--systematic"] {
+        if value(flag).is_some_and(|text| text.parse::<u64>().is_err()) {
+            println!("{flag} needs a whole number");
+            return ExitCode::from(2);
+        }
+    }
     let number = |flag: &str| value(flag).and_then(|text| text.parse::<u64>().ok());
     // The test runner's own flags mean nothing here, and a filter that names other tests means that these are not wanted.
     let filter = arguments.first().filter(|argument| !argument.starts_with('-'));

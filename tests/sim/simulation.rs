@@ -107,13 +107,15 @@ impl Simulation {
         dice: Dice,
         rates: Rates,
         crash_at: &[u64],
+        only_crashes: bool,
         forgetful: bool,
         trace: bool,
     ) -> (Arc<Self>, mpsc::UnboundedReceiver<Happening>) {
         let started = Instant::now();
         let clock = Clock::Tokio { epoch_ms: 1_700_000_000_000, started };
         let (happenings, on_happening) = mpsc::unbounded_channel();
-        let inner = Inner { rates, crash_at: crash_at.to_vec(), trace: trace.then(Vec::new), ..Inner::default() };
+        let checker = Checker::new(only_crashes);
+        let inner = Inner { rates, checker, crash_at: crash_at.to_vec(), trace: trace.then(Vec::new), ..Inner::default() };
         let simulation = Self {
             broker: MemoryBroker::new("sim"),
             store: Arc::new(MemoryStore::new(StoreTime::Clock(clock))),

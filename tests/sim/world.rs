@@ -8,15 +8,12 @@ use std::time::Duration;
 use common::broker::{Broker, Envelope, Target};
 use common::config::Config;
 use common::env::Env;
-use common::event::EventType;
 use common::ids::Ids;
 use common::llm::{Llm, Model};
 use common::message::{Command, Queue};
-use common::run::{RunDocument, RunStatus};
 use common::seam::{Seam, Watched};
 use common::store::Store;
 use executor::tool::Toolbox;
-use futures::FutureExt;
 use serde_json::json;
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
@@ -108,7 +105,7 @@ enum Deed {
 /// A process that lives.
 struct Life {
     stop: CancellationToken,
-    _tasks: JoinSet<()>,
+    tasks: JoinSet<()>,
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -118,25 +115,25 @@ enum Service {
     Summarizer,
 }
 
-struct World {
-    simulation: Arc<Simulation>,
+pub(crate) struct World {
+    pub(crate) simulation: Arc<Simulation>,
     happenings: mpsc::UnboundedReceiver<Happening>,
     dice: Dice,
-    broker: Broker,
-    store: Store,
+    pub(crate) broker: Broker,
+    pub(crate) store: Store,
     config: Config,
     services: Vec<Service>,
     lives: Vec<Option<Life>>,
     agenda: BTreeMap<(Instant, u64), Deed>,
     deeds: u64,
-    wishes: Vec<Wish>,
+    pub(crate) wishes: Vec<Wish>,
     last_deed_at: Instant,
     calm: bool,
-    calm_at_ms: u64,
-    standstill: Duration,
+    pub(crate) calm_at_ms: u64,
+    pub(crate) standstill: Duration,
     nonsense: usize,
     /// Nothing goes wrong here at all.
-    faultless: bool,
+    pub(crate) faultless: bool,
 }
 
 impl World {
@@ -149,7 +146,8 @@ impl World {
             (rates, span, forgetful) = (Rates::default(), Duration::from_secs(40), false);
         }
         let crashes = which.crashes.clone().unwrap_or_default();
-        let (simulation, happenings) = Simulation::new(Dice::new(dice.seed()), rates, &crashes, forgetful, trace);
+        let only_crashes = which.crashes.is_some();
+        let (simulation, happenings) = Simulation::new(Dice::new(dice.seed()), rates, &crashes, only_crashes, forgetful, trace);
         let (broker, store) = simulation.servers();
         let mut services = vec![Service::Planner, Service::Executor, Service::Summarizer];
         services.extend(
@@ -230,6 +228,7 @@ impl World {
         let calm_at = self.agenda.iter().find(|(_, deed)| matches!(deed, Deed::Calm)).map_or(begin, |((at, _), _)| *at);
         let mut ended_at = None;
         loop {
+            self.nobody_has_left();
             if self.simulation.is_violated() {
                 return;
             }
@@ -245,6 +244,18 @@ impl World {
                 return self.hanging().await;
             }
             self.next_deed().await;
+        }
+    }
+
+    /// A service ends when it is told to, and not before.
+    fn nobody_has_left(&mut self) {
+        for life in self.lives.iter_mut().flatten() {
+            let told = life.stop.is_cancelled();
+            match life.tasks.try_join_next() {
+                Some(Err(panic)) => self.simulation.violation(format!("a service broke: {panic}")),
+                Some(Ok(())) if !told => self.simulation.violation("a service has ended by itself".to_owned()),
+                Some(Ok(())) | None => {}
+            }
         }
     }
 
@@ -340,7 +351,7 @@ impl World {
                 tasks.spawn(async move { ended(executor::run(env, &config, tools, stopped).await) })
             }
         };
-        self.lives[process] = Some(Life { stop, _tasks: tasks });
+        self.lives[process] = Some(Life { stop, tasks });
     }
 
     async fn submit(&self, n: usize) {
@@ -390,83 +401,6 @@ impl World {
                 self.simulation.count("run forgotten");
                 self.submit(n).await;
             }
-        }
-    }
-
-    /// Whether every run has ended. Notes how long the others have stood still.
-    async fn all_ended(&mut self) -> bool {
-        let mut all = true;
-        for wish in &self.wishes {
-            let status = self.store.status(&wish.run).await.expect("memory answers");
-            if status.is_some_and(RunStatus::is_final) {
-                continue;
-            }
-            all = false;
-            let owner = matches!(status, None | Some(RunStatus::Paused | RunStatus::AwaitingApproval));
-            let last =
-                self.store.events(&wish.run, "", usize::MAX).await.expect("memory answers").last().map(|event| event.at_ms);
-            if let Some(last) = last.filter(|_| !owner) {
-                let since = self.simulation.clock.now_ms().saturating_sub(last.max(self.calm_at_ms));
-                self.standstill = self.standstill.max(Duration::from_millis(since));
-            }
-        }
-        all
-    }
-
-    async fn hanging(&self) {
-        for wish in &self.wishes {
-            let snapshot = self.store.snapshot(&wish.run).await.expect("memory answers");
-            match snapshot {
-                Some(snapshot) if snapshot.view.status.is_final() => {}
-                Some(snapshot) => self.simulation.violation(format!("I16: run {} hangs: {:#?}", wish.run, snapshot.view)),
-                None => self.simulation.violation(format!("I1: run {} is not there", wish.run)),
-            }
-        }
-    }
-
-    /// Every run has ended, and the world has been quiet since.
-    async fn at_the_end(&self) {
-        let violated = |what: String| self.simulation.violation(what);
-        for wish in &self.wishes {
-            let document = self.store.result(&wish.run).await.expect("memory answers").unwrap_or_default();
-            let exempt = self.simulation.was_reopened(&wish.run);
-            if self.faultless {
-                let events = self.store.events(&wish.run, "", usize::MAX).await.expect("memory answers");
-                if let Some(repair) = events.iter().find(|event| event.kind == EventType::TakenBack) {
-                    violated(format!("run {}: something was repaired where nothing went wrong: {repair:?}", wish.run));
-                }
-            }
-            match serde_json::from_str::<RunDocument>(&document) {
-                Ok(parsed) => drop(load::verify(&parsed, exempt).map_err(|why| violated(format!("run {}: {why}", wish.run)))),
-                Err(error) => violated(format!("I4: run {}: {error}", wish.run)),
-            }
-            if let Some(queue) = &wish.reply_to {
-                let mut replies = 0;
-                while let Some(reply) = self.simulation.broker.receive(queue).now_or_never() {
-                    replies += 1;
-                    let same = reply.body == document.as_bytes() || exempt || self.simulation.forgetful;
-                    if !same {
-                        violated(format!("I4: run {}: a reply that is not its document", wish.run));
-                    }
-                }
-                if replies == 0 {
-                    violated(format!("run {}: no reply on {queue}", wish.run));
-                }
-            }
-        }
-        for queue in Queue::ALL {
-            let depth = self.broker.depth(queue).await.expect("memory answers");
-            if depth > 0 {
-                violated(format!("I17: {depth} messages are left in {}", queue.role()));
-            }
-        }
-        if self.simulation.broker.unacknowledged() > 0 {
-            violated(format!("I17: {} messages are still out", self.simulation.broker.unacknowledged()));
-        }
-        let letters = self.store.dead_letters(1_000).await.expect("memory answers");
-        let meant = |letter: &&String| letter.contains("nonsense") || letter.contains("delivery_limit");
-        for letter in letters.iter().filter(|letter| !meant(letter)) {
-            violated(format!("I18: a dead letter that nobody meant: {letter}"));
         }
     }
 }

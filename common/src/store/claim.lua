@@ -7,12 +7,14 @@
 -- A redelivery of the holder's own message takes over at once: the broker gives a message to one consumer at a time. Any other
 -- message for a slot with a live lease is a duplicate: the holder's own message is still unacknowledged. The same id alone is not
 -- enough: ids of objectives are chosen by their publishers, who may publish one twice. A holder that is taken over from within its
--- lease may have died or only have lost its connection; if it lives, its `release` says so.
+-- lease may have died or only have lost its connection; if it lives, its `release` says so. One whose lease is over hung or is dead: that
+-- counts, also if it is the claimant itself.
 local slot, mid, nonce, wanted = ARGV[2], ARGV[3], ARGV[4], ARGV[5]
 local status, limited = run_get('status', 'limited')
 if not status then return { 'stale', 'there is no such run' } end
 if final(status) then return { 'finished', status } end
-local state, epoch, attempt, claims, holder, last, worker = slot_get(slot, 'state', 'epoch', 'attempt', 'claims', 'mid', 'nonce', 'worker')
+local state, epoch, attempt, claims, holder, last, worker, taken =
+  slot_get(slot, 'state', 'epoch', 'attempt', 'claims', 'mid', 'nonce', 'worker', 'taken')
 if not state then return { 'stale', 'there is no such step' } end
 if ended(state) then return { 'done', still_owed(), state } end
 if state == 'waiting' then return { 'stale', 'its dependencies have not succeeded' } end
@@ -29,8 +31,10 @@ if not (state == 'running' and last == nonce) then -- else the reply to this ver
   if state == 'running' and not takes_over and deadline > now then return { 'duplicate', worker } end
   if state == 'ready' and deadline > now then return { 'stale', 'it waits for a later time' } end
   if state == 'running' then unreserve(slot, true) end
-  local from_itself = state == 'running' and takes_over and worker == ARGV[7]
-  local taken = (state == 'running' and deadline > now and not from_itself) and epoch or ''
+  local leased = state == 'running' and deadline > now
+  local from_itself = leased and worker == ARGV[7]
+  if state ~= 'running' then taken = '' end
+  if leased and not from_itself then taken = (taken or '') .. string.format('%.0f,', epoch) end
   if status == 'paused' then
     -- Nothing new starts. A step waits where it will be dispatched from; the plan is asked for again by whoever resumes the run.
     if is_step then
@@ -47,7 +51,7 @@ if not (state == 'running' and last == nonce) then -- else the reply to this ver
   -- Who takes over from itself has not died, only its connection has: perhaps several times, while the store was away.
   if not from_itself then claims = claims + 1 end
   slot_set(slot, 'state', 'running', 'since', now, 'epoch', epoch, 'claims', claims, 'mid', mid, 'nonce', nonce, 'worker', ARGV[7],
-    'sent', 0, 'held_n', '', 'taken', taken)
+    'sent', 0, 'held_n', '', 'taken', taken or '')
   redis.call('ZREM', READY, slot)
   redis.call('ZADD', FLIGHT, now + tonumber(ARGV[6]), slot)
   event('claimed', slot, attempt, epoch, ARGV[8])

@@ -23,8 +23,8 @@
 -- resumed, retried (by whom).
 --
 -- Fields of a slot (plan, a step number, summary): state, since, attempt, epoch (fencing), claims, parks, again (retry or park), sent
--- (dispatches in a row without a claim), mid (message of the holder), nonce (of its claim), worker, taken (the epoch that it was taken over
--- from within its lease, until that one's holder has said that it lives), token (of its dispatch), journal
+-- (dispatches in a row without a claim), mid (message of the holder), nonce (of its claim), worker, taken (each with a comma: the epochs that it
+-- was taken over from within their leases and whose holders have not said that they live), token (of its dispatch), journal
 -- (length), held (what its holder has reserved) and held_n (the last reservation); of a step also waiting (dependencies that it still
 -- waits for), deps, next (both lists of numbers with commas), anyway (1: runs when a dependency failed), settled (1: what waits for it has
 -- been told that it did not succeed), retired (1: not in the plan any more).

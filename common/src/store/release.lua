@@ -6,9 +6,10 @@ local slot = ARGV[2]
 if final(redis.call('HGET', RUN, 'status')) then return 'ended' end
 if not fenced(slot, ARGV[3]) then
   local state, taken = slot_get(slot, 'state', 'taken')
-  if state == 'running' and taken == ARGV[3] then
+  local from, to = string.find(taken or '', ARGV[3] .. ',', 1, true)
+  if state == 'running' and from and (from == 1 or string.sub(taken, from - 1, from - 1) == ',') then
     redis.call('HINCRBY', STEPS, slot .. ':claims', -1)
-    slot_set(slot, 'taken', '')
+    slot_set(slot, 'taken', string.sub(taken, 1, from - 1) .. string.sub(taken, to + 1))
   end
   return 'lost'
 end

@@ -56,8 +56,8 @@ impl Run {
         if state == StepState::Ready && deadline > now {
             return Some(stale("it waits for a later time"));
         }
-        let from_itself = state == StepState::Running && takes_over && self.slot(slot).worker == request.worker;
-        let taken = (state == StepState::Running && deadline > now && !from_itself).then(|| self.slot(slot).epoch);
+        let leased = state == StepState::Running && deadline > now;
+        let from_itself = leased && self.slot(slot).worker == request.worker;
         if state == StepState::Running {
             self.unreserve(slot, true);
         }
@@ -67,10 +67,15 @@ impl Run {
         }
         self.enter(slot, StepState::Running);
         let standing = self.slot(slot);
+        if state != StepState::Running {
+            standing.taken.clear();
+        }
+        if leased && !from_itself {
+            standing.taken.push(standing.epoch);
+        }
         standing.epoch = next_epoch(standing.epoch, request.nonce);
         // Who takes over from itself has not died, only its connection has: perhaps several times, while the store was away.
         standing.claims += u32::from(!from_itself);
-        standing.taken = taken;
         standing.message_id = request.message_id.to_owned();
         standing.nonce = request.nonce.to_owned();
         standing.worker = request.worker.to_owned();
@@ -148,10 +153,11 @@ impl Run {
         }
         if self.fenced(slot, epoch).is_none() {
             // Taken over from within its lease, and its holder lives: nobody has died.
-            if self.state(slot) == Some(StepState::Running) && self.slot(slot).taken == Some(epoch) {
-                let standing = self.slot(slot);
+            let running = self.state(slot) == Some(StepState::Running);
+            let standing = self.slot(slot);
+            if let Some(at) = standing.taken.iter().position(|taken| *taken == epoch).filter(|_| running) {
                 standing.claims -= 1;
-                standing.taken = None;
+                standing.taken.remove(at);
             }
             return Held::Lost;
         }

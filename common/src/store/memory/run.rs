@@ -72,8 +72,8 @@ pub(super) struct SlotState {
     pub(super) attempt: u32,
     pub(super) epoch: u64,
     pub(super) claims: u32,
-    /// The epoch that it was taken over from within its lease, until that one's holder has said that it lives.
-    pub(super) taken: Option<u64>,
+    /// The epochs that it was taken over from within their leases and whose holders have not said that they live.
+    pub(super) taken: Vec<u64>,
     pub(super) parks: u32,
     /// Whether it was given back for a rate limit the last time.
     pub(super) parked: bool,
