@@ -10,14 +10,12 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use crate::limits::AMQP_TEXT_BYTES_MAX;
 use crate::message::Queue;
 use crate::seam::{Call, Fate, Watched};
 
 pub mod memory;
 pub mod rabbit;
-
-/// The longest name or id that AMQP carries.
-const AMQP_TEXT_BYTES_MAX: usize = 255;
 
 /// A message broker. A cheap handle: clones share connections.
 #[derive(Debug, Clone)]
@@ -327,7 +325,12 @@ fn unfit(envelope: &Envelope, queue: &str) -> Option<String> {
     ];
     let long =
         named.into_iter().find_map(|(what, text)| Some((what, text?.len())).filter(|(_, bytes)| *bytes > AMQP_TEXT_BYTES_MAX));
-    long.map(|(what, bytes)| format!("{what}: {bytes} bytes do not fit into AMQP's {AMQP_TEXT_BYTES_MAX} for a name or an id"))
+    long.map(|(what, bytes)| format!("{what}: {}", too_long(bytes)))
+}
+
+/// What is said of a name or an id of so many bytes.
+fn too_long(bytes: usize) -> String {
+    format!("{bytes} bytes do not fit into AMQP's {AMQP_TEXT_BYTES_MAX} for a name or an id")
 }
 
 /// The wait before try `tries` (from 0) of something that is done again and again: doubled each time, with full jitter from
