@@ -1,6 +1,7 @@
 //! The seam to the message broker: publish with confirms, consume with explicit acknowledgement.
 //!
-//! Both variants keep the same contract, held by one conformance suite (`tests/it/broker_conformance.rs`):
+//! RabbitMQ and its twin in memory keep the same contract, held by one conformance suite (`tests/it/broker_conformance.rs`), which also
+//! looks at both through the seam for tests ([`Broker::Watched`]):
 //! - a publication is good only when the broker confirmed it and routed it; anything else is an error, and the message may
 //!   or may not be there;
 //! - at most `prefetch` deliveries of a consumer are unacknowledged at once;
