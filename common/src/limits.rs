@@ -210,6 +210,9 @@ pub const RECONNECT_BACKOFF_MIN: Duration = Duration::from_millis(100);
 pub const RECONNECT_BACKOFF_MAX: Duration = Duration::from_secs(5);
 /// AMQP heartbeat, in seconds; a dead peer is noticed after two.
 pub const HEARTBEAT_SECS: u16 = 10;
+/// Tries of one dead letter that cannot be handled, because the store makes no sense, before it is only kept for people: the others wait
+/// behind it.
+pub const DEAD_LETTER_TRIES_MAX: u32 = 3;
 /// Dead letters kept for reading in Redis.
 pub const DEAD_LETTERS_KEPT: usize = 1_000;
 
