@@ -1,6 +1,7 @@
 //! The seam to the message broker: publish with confirms, consume with explicit acknowledgement.
 //!
-//! Both variants keep the same contract, held by one conformance suite (`tests/it/broker_conformance.rs`):
+//! RabbitMQ and its twin in memory keep the same contract, held by one conformance suite (`tests/it/broker_conformance.rs`), which also
+//! looks at both through the seam for tests ([`Broker::Watched`]):
 //! - a publication is good only when the broker confirmed it and routed it; anything else is an error, and the message may
 //!   or may not be there;
 //! - at most `prefetch` deliveries of a consumer are unacknowledged at once;
@@ -10,14 +11,12 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use crate::limits::AMQP_TEXT_BYTES_MAX;
 use crate::message::Queue;
 use crate::seam::{Call, Fate, Watched};
 
 pub mod memory;
 pub mod rabbit;
-
-/// The longest name or id that AMQP carries.
-const AMQP_TEXT_BYTES_MAX: usize = 255;
 
 /// A message broker. A cheap handle: clones share connections.
 #[derive(Debug, Clone)]
@@ -327,7 +326,12 @@ fn unfit(envelope: &Envelope, queue: &str) -> Option<String> {
     ];
     let long =
         named.into_iter().find_map(|(what, text)| Some((what, text?.len())).filter(|(_, bytes)| *bytes > AMQP_TEXT_BYTES_MAX));
-    long.map(|(what, bytes)| format!("{what}: {bytes} bytes do not fit into AMQP's {AMQP_TEXT_BYTES_MAX} for a name or an id"))
+    long.map(|(what, bytes)| format!("{what}: {}", too_long(bytes)))
+}
+
+/// What is said of a name or an id of so many bytes.
+fn too_long(bytes: usize) -> String {
+    format!("{bytes} bytes do not fit into AMQP's {AMQP_TEXT_BYTES_MAX} for a name or an id")
 }
 
 /// The wait before try `tries` (from 0) of something that is done again and again: doubled each time, with full jitter from

@@ -190,6 +190,13 @@ pub const CONFIRM_TIMEOUT: Duration = Duration::from_secs(10);
 pub const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 /// How long one store operation may take.
 pub const STORE_TIMEOUT: Duration = Duration::from_secs(5);
+/// A younger connection to the store is not replaced: a server that is really read-only must not be flooded with new ones.
+pub const STORE_REPLACED_AFTER: Duration = Duration::from_secs(1);
+/// A channel on which the broker has refused messages for this long is replaced. A quorum queue that was full tells each channel when
+/// it takes messages again, but RabbitMQ 3.10 forgets to when its limit has been lifted: such a channel is refused for ever.
+pub const CHANNEL_REFUSED_AFTER: Duration = Duration::from_secs(1);
+/// Longest name of a queue, id or type that AMQP carries (a short string), in bytes.
+pub const AMQP_TEXT_BYTES_MAX: usize = 255;
 /// How long the broker may take to declare the queues of a new connection; quorum queues elect a leader first.
 pub const DECLARE_TIMEOUT: Duration = Duration::from_secs(15);
 /// How often queues are declared again that somebody else declares in the same moment.
@@ -203,6 +210,9 @@ pub const RECONNECT_BACKOFF_MIN: Duration = Duration::from_millis(100);
 pub const RECONNECT_BACKOFF_MAX: Duration = Duration::from_secs(5);
 /// AMQP heartbeat, in seconds; a dead peer is noticed after two.
 pub const HEARTBEAT_SECS: u16 = 10;
+/// Tries of one dead letter that cannot be handled, because the store makes no sense, before it is only kept for people: the others wait
+/// behind it.
+pub const DEAD_LETTER_TRIES_MAX: u32 = 3;
 /// Dead letters kept for reading in Redis.
 pub const DEAD_LETTERS_KEPT: usize = 1_000;
 

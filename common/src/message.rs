@@ -19,8 +19,8 @@ mod control;
 
 pub use control::{Answer, Command, ControlMessage, ControlReply};
 
-/// What a planner adds to an objective when it names the run: `,"run_id":"…"`.
-const STAMP_BYTES_MAX: usize = RUN_ID_BYTES_MAX + 16;
+/// What naming the run adds to an objective that does not: `,"run_id":"…"`.
+const STAMP_BYTES_MAX: usize = RUN_ID_BYTES_MAX + r#","run_id":"""#.len();
 
 /// The version of every message body.
 pub const WIRE_VERSION: u32 = 1;
@@ -300,9 +300,10 @@ impl Body for ObjectiveMessage {
         if context > CONTEXT_BYTES_MAX {
             return Err(too_long("context", context, CONTEXT_BYTES_MAX));
         }
-        // It is published again, with an id and every default written out, and must not become too large by that.
+        // It is published again, with an id and every default written out, and must not become too large by that: not even with the
+        // longest `message_id` as its id. Whatever passes without an id passes with it.
         let written = serde_json::to_vec(self).map_or(usize::MAX, |body| body.len());
-        let most = MESSAGE_BYTES_MAX - STAMP_BYTES_MAX;
+        let most = MESSAGE_BYTES_MAX - if self.run_id.is_none() { STAMP_BYTES_MAX } else { 0 };
         if written > most {
             return Err(too_long("the message, with every default written out,", written, most));
         }
@@ -338,4 +339,41 @@ fn read<T: Body>(body: &[u8]) -> Result<T, Refusal> {
     })?;
     message.check()?;
     Ok(message)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// An objective of so many bytes that has every field that is always written.
+    fn of_bytes(bytes: usize, run_id: Option<&str>) -> Vec<u8> {
+        let written = |pad: usize| {
+            let message = ObjectiveMessage {
+                version: WIRE_VERSION,
+                objective: "x".to_owned(),
+                run_id: run_id.map(|id| RunId::parse(id).unwrap()),
+                context: None,
+                plan: Some(Value::String("y".repeat(pad))),
+                options: Options::default(),
+            };
+            serde_json::to_vec(&message).unwrap()
+        };
+        written(bytes - written(0).len())
+    }
+
+    #[test]
+    fn an_objective_that_is_accepted_is_accepted_with_its_id() {
+        let longest = RunId::parse(&"i".repeat(RUN_ID_BYTES_MAX)).unwrap();
+        let most = MESSAGE_BYTES_MAX - STAMP_BYTES_MAX;
+        assert!(parse::<ObjectiveMessage>(&of_bytes(most + 1, None)).is_err(), "there is no room for an id");
+        let mut message: ObjectiveMessage = parse(&of_bytes(most, None)).unwrap();
+        message.run_id = Some(longest.clone());
+        let stamped = serde_json::to_vec(&message).unwrap();
+        assert_eq!(stamped.len(), MESSAGE_BYTES_MAX, "it takes all the room there is");
+        assert_eq!(parse::<ObjectiveMessage>(&stamped), Ok(message));
+
+        let named = of_bytes(MESSAGE_BYTES_MAX, Some("a"));
+        let message: ObjectiveMessage = parse(&named).unwrap();
+        assert_eq!(serde_json::to_vec(&message).unwrap(), named, "it has its id, and needs no room for one");
+    }
 }

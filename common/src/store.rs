@@ -153,7 +153,8 @@ impl Store {
         verb!(self, Some(run), renew(run, slot, epoch, lease))
     }
 
-    /// Gives the slot back unfinished, without counting the claim: for a graceful shutdown. The message comes back.
+    /// Gives the slot back unfinished, without counting the claim: when the process stops, or when the lease was lost although its holder
+    /// lives. The message comes back, or somebody else has it already.
     pub async fn release(&self, run: &RunId, slot: Slot, epoch: u64) -> Result<Held, StoreError> {
         verb!(self, Some(run), release(run, slot, epoch))
     }

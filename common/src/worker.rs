@@ -34,8 +34,9 @@ pub enum Outcome {
     },
 }
 
-/// Consumes `queue` until `stop`: every message is handled by `handle` (the message, whether it was handed out before) in a task of
-/// its own, at most `concurrency` of them at once. A panic in `handle` parks its message and disturbs no other.
+/// Consumes `queue` until `stop`: every message is handled by `handle` (the message, whether an earlier delivery of it may have left
+/// something behind: said of the first try only, never after a [`Outcome::Retry`]) in a task of its own, at most `concurrency` of them at
+/// once. A panic in `handle` parks its message and disturbs no other.
 ///
 /// After `stop` nothing new is taken; handlers that run may finish within `grace`. Those that do not are dropped where they stand, and
 /// those that wait for a retry at once: their messages come back.

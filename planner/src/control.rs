@@ -29,7 +29,8 @@ pub async fn handle(planner: &Planner, envelope: &Envelope) -> Outcome {
     }
 }
 
-async fn decide(planner: &Planner, envelope: &Envelope, message: &ControlMessage) -> Result<(), StoreError> {
+/// Has the store decide, publishes what the run owes then, and answers.
+pub(crate) async fn decide(planner: &Planner, envelope: &Envelope, message: &ControlMessage) -> Result<(), StoreError> {
     let env = &planner.env;
     let (run, command) = (&message.run_id, message.command);
     let unnamed = env.ids.unique();

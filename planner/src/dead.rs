@@ -1,17 +1,19 @@
 //! A `dead` message: keep it for people, and see that its run goes on.
 
+use std::time::Duration;
+
 use common::broker::Envelope;
 use common::id::{RunId, Slot};
-use common::limits::{DEAD_LETTER_CHARS_KEPT, HANDLE_BACKOFF_MAX, REASON_CHARS_MAX};
-use common::message::{self, CompletionMessage, ObjectiveMessage, ReportMessage, StepMessage};
+use common::limits::{DEAD_LETTER_CHARS_KEPT, DEAD_LETTER_TRIES_MAX, HANDLE_BACKOFF_MAX, REASON_CHARS_MAX};
+use common::message::{self, Body, CompletionMessage, ControlMessage, ObjectiveMessage, Queue, ReportMessage, StepMessage};
 use common::recorded;
 use common::relay;
 use common::store::{StoreError, TakenBack};
 use common::worker::Outcome;
 use serde_json::json;
-use tracing::warn;
+use tracing::{error, warn};
 
-use crate::{Planner, close, dispatch, objective};
+use crate::{Planner, close, control, dispatch, objective};
 
 /// Handles one message of the dead queue.
 pub async fn handle(planner: &Planner, envelope: &Envelope) -> Outcome {
@@ -29,21 +31,32 @@ pub async fn handle(planner: &Planner, envelope: &Envelope) -> Outcome {
         "body_bytes": envelope.body.len(),
         "body": body,
     });
-    let letter = letter.to_string();
-    let done = async {
-        recorded!(env, env.store.keep_dead_letter(&letter))?;
-        revive(planner, envelope, &reason).await
-    };
-    match done.await {
-        Ok(()) => Outcome::Done,
-        // There is no queue behind this one: the letter waits here until the store makes sense again.
-        Err(error) => Outcome::Retry { after: HANDLE_BACKOFF_MAX, why: error.to_string() },
+    let message_id = &envelope.message_id;
+    if let Err(error) = recorded!(env, env.store.keep_dead_letter(&letter.to_string())) {
+        error!(message_id, origin, %error, "dead letter {message_id} from {origin} is not kept for people: {error}");
+    }
+    let mut taken = None;
+    let mut tries = 0;
+    loop {
+        let Err(error) = revive(planner, envelope, &reason, &mut taken).await else { return Outcome::Done };
+        tries += 1;
+        if tries >= DEAD_LETTER_TRIES_MAX {
+            // There is no queue behind this one, and other letters wait.
+            error!(message_id, origin, %error, "dead letter {message_id} from {origin} cannot be handled, it is given up: {error}");
+            return Outcome::Done;
+        }
+        tokio::select! {
+            biased;
+            () = planner.drain.stop.cancelled() => return Outcome::Retry { after: Duration::ZERO, why: error.to_string() },
+            () = tokio::time::sleep(HANDLE_BACKOFF_MAX) => {}
+        }
     }
 }
 
 /// What a redelivery of the letter would do is done here: the slot that it was for is dispatched again (claims count, so this ends), and
-/// what the handler that it died with may have owed is published, rather once too often.
-async fn revive(planner: &Planner, envelope: &Envelope, reason: &str) -> Result<(), StoreError> {
+/// what the handler that it died with may have owed is published, rather once too often. `taken` is what an earlier try has taken back:
+/// one letter counts as one claim.
+async fn revive(planner: &Planner, envelope: &Envelope, reason: &str, taken: &mut Option<TakenBack>) -> Result<(), StoreError> {
     let env = &planner.env;
     let trace = envelope.traceparent.as_deref();
     // Steps that were taken under the letter's id and may not have been published are taken again.
@@ -52,13 +65,24 @@ async fn revive(planner: &Planner, envelope: &Envelope, reason: &str) -> Result<
         Letter::Of(run, slot) => (run, slot),
         Letter::Objective(run, message) => {
             // Its planner may have died before there was a run: then this is all that is left of it.
-            objective::open(planner, envelope, &run, &message).await?;
+            if taken.is_none() && !objective::open(planner, envelope, &run, &message, true).await? {
+                return Ok(());
+            }
             (run, Slot::Plan)
         }
+        Letter::Nameless(message) => {
+            objective::stamp(planner, envelope, *message).await;
+            return Ok(());
+        }
         Letter::Report(run) => return dispatch::dispatch(planner, trace, &run, token).await,
+        Letter::Control(message) => return control::decide(planner, envelope, &message).await,
         Letter::Foreign => return Ok(()),
     };
-    match recorded!(env, env.store.take_back(&run, slot, &envelope.message_id, reason))? {
+    let owed = match *taken {
+        Some(owed) => owed,
+        None => *taken.insert(recorded!(env, env.store.take_back(&run, slot, token, reason))?),
+    };
+    match owed {
         TakenBack::Gone => match slot {
             Slot::Plan | Slot::Summary => relay::reply_again(env, &run).await?,
             Slot::Step(_) => {}
@@ -77,22 +101,46 @@ async fn revive(planner: &Planner, envelope: &Envelope, reason: &str) -> Result<
 /// What a letter was, if it can be read at all.
 enum Letter {
     Objective(RunId, Box<ObjectiveMessage>),
+    /// An objective that names no run.
+    Nameless(Box<ObjectiveMessage>),
     /// A message that lets somebody work on a slot.
     Of(RunId, Slot),
     Report(RunId),
+    Control(Box<ControlMessage>),
     Foreign,
 }
 
 fn letter(envelope: &Envelope) -> Letter {
-    let body = &envelope.body;
-    let read = match envelope.kind.as_str() {
-        "step" => message::parse::<StepMessage>(body).ok().map(|m| Letter::Of(m.run_id, Slot::Step(m.step_number))),
-        "completion" => message::parse::<CompletionMessage>(body).ok().map(|m| Letter::Of(m.run_id, Slot::Summary)),
-        "report" => message::parse::<ReportMessage>(body).ok().map(|m| Letter::Report(m.run_id)),
-        _objective => message::parse::<ObjectiveMessage>(body).ok().and_then(|mut message| {
-            let run = message.run_id.take().or_else(|| RunId::parse(&envelope.message_id).ok())?;
-            Some(Letter::Objective(run, Box::new(message)))
+    let letter = match queue(envelope) {
+        Queue::Objectives => read::<ObjectiveMessage>(envelope).and_then(|mut message| {
+            let run = objective::name(envelope, &mut message).ok()?;
+            Some(match run {
+                Some(run) => Letter::Objective(run, Box::new(message)),
+                None => Letter::Nameless(Box::new(message)),
+            })
         }),
+        Queue::Steps => read::<StepMessage>(envelope).map(|m| Letter::Of(m.run_id, Slot::Step(m.step_number))),
+        Queue::Reports => read::<ReportMessage>(envelope).map(|m| Letter::Report(m.run_id)),
+        Queue::Completions => read::<CompletionMessage>(envelope).map(|m| Letter::Of(m.run_id, Slot::Summary)),
+        Queue::Controls => read::<ControlMessage>(envelope).map(|m| Letter::Control(Box::new(m))),
+        Queue::Dead => None,
     };
-    read.unwrap_or(Letter::Foreign)
+    letter.unwrap_or(Letter::Foreign)
+}
+
+/// The queue that the letter would come from again: by its name, or else by what is published there.
+fn queue(envelope: &Envelope) -> Queue {
+    let origin = envelope.origin.as_deref().unwrap_or_default();
+    let known = Queue::ALL.into_iter().find(|queue| origin.ends_with(&queue.name("")));
+    known.unwrap_or(match envelope.kind.as_str() {
+        "step" => Queue::Steps,
+        "report" => Queue::Reports,
+        "completion" => Queue::Completions,
+        "control" => Queue::Controls,
+        _objective => Queue::Objectives,
+    })
+}
+
+fn read<T: Body>(envelope: &Envelope) -> Option<T> {
+    message::parse(&envelope.body).ok()
 }

@@ -3,14 +3,14 @@
 use std::time::Duration;
 
 use common::broker::{Envelope, Target, backoff};
-use common::id::RunId;
+use common::id::{BadRunId, RunId};
 use common::limits::{ANSWER_TOKENS_RESERVE, DEADLINE_RESERVE_MAX, HANDLE_BACKOFF_MAX, RETRY_BACKOFF_MIN};
 use common::message::{self, Approve, ObjectiveMessage, Options, Queue, Respond};
 use common::meter::Need;
 use common::recorded;
 use common::relay;
 use common::run::Budget;
-use common::store::{ApprovalRule, NewRun, Opened, RunRules, StoreError};
+use common::store::{ApprovalRule, NewRun, Opened, RunRules, Snapshot, StoreError};
 use common::worker::Outcome;
 use tracing::{info, warn};
 
@@ -23,13 +23,13 @@ pub async fn handle(planner: &Planner, envelope: &Envelope, redelivered: bool) -
         Ok(message) => message,
         Err(refusal) => return Outcome::Park { why: refusal.to_string() },
     };
-    let run = match (message.run_id.take(), envelope.message_id.as_str()) {
-        (Some(run), _) => run,
-        (None, "") => return stamp(planner, envelope, message).await,
-        (None, id) => match RunId::parse(id) {
-            Ok(run) => run,
-            Err(bad) => return Outcome::Park { why: format!("message_id is taken as run_id: {bad}") },
-        },
+    let run = match name(envelope, &mut message) {
+        Ok(Some(run)) => run,
+        Ok(None) => {
+            stamp(planner, envelope, message).await;
+            return Outcome::Done;
+        }
+        Err(bad) => return Outcome::Park { why: format!("message_id is taken as run_id: {bad}") },
     };
     match open_and_plan(planner, envelope, &run, &message, redelivered).await {
         Ok(outcome) => outcome,
@@ -37,8 +37,17 @@ pub async fn handle(planner: &Planner, envelope: &Envelope, redelivered: bool) -
     }
 }
 
+/// The run that a message names, by its body or its id; taken out of the body.
+pub(crate) fn name(envelope: &Envelope, message: &mut ObjectiveMessage) -> Result<Option<RunId>, BadRunId> {
+    match (message.run_id.take(), envelope.message_id.as_str()) {
+        (Some(run), _) => Ok(Some(run)),
+        (None, "") => Ok(None),
+        (None, id) => RunId::parse(id).map(Some),
+    }
+}
+
 /// Publishes the objective again with an id, so that a redelivery of it cannot make a second run.
-async fn stamp(planner: &Planner, envelope: &Envelope, mut message: ObjectiveMessage) -> Outcome {
+pub(crate) async fn stamp(planner: &Planner, envelope: &Envelope, mut message: ObjectiveMessage) {
     let env = &planner.env;
     let run = env.ids.run_id(env.clock.now_ms());
     message.run_id = Some(run.clone());
@@ -46,6 +55,9 @@ async fn stamp(planner: &Planner, envelope: &Envelope, mut message: ObjectiveMes
         message_id: run.to_string(),
         kind: "objective".to_owned(),
         body: serde_json::to_vec(&message).unwrap_or_default(),
+        // It may be a dead letter that gets another life.
+        reason: None,
+        origin: None,
         ..envelope.clone()
     };
     // The id is drawn once: a try whose confirm was lost and the next one are the same run.
@@ -56,7 +68,6 @@ async fn stamp(planner: &Planner, envelope: &Envelope, mut message: ObjectiveMes
         tokio::time::sleep(wait).await;
         tries += 1;
     }
-    Outcome::Done
 }
 
 async fn open_and_plan(
@@ -66,45 +77,51 @@ async fn open_and_plan(
     message: &ObjectiveMessage,
     redelivered: bool,
 ) -> Result<Outcome, StoreError> {
-    let env = &planner.env;
-    match open(planner, envelope, run, message).await? {
-        Opened::Created => info!(run_id = %run, "run {run}: opened"),
-        Opened::Exists(status) if status.is_final() && envelope.kind == relay::PLAN_OWED => {
-            // Nobody asks, but the first delivery may have died between the end of the run and its reply.
-            if redelivered {
-                relay::reply_again(env, run).await?;
-            }
-            return Ok(Outcome::Done);
-        }
-        Opened::Exists(status) if status.is_final() => {
-            // Asked again: whoever waits for this reply gets the answer that there is.
-            if let Some(snapshot) = recorded!(env, env.store.snapshot(run))?
-                && let Some(document) = recorded!(env, env.store.result(run))?
-            {
-                let asked = common::store::Snapshot {
-                    reply_to: envelope.reply_to.clone(),
-                    correlation_id: envelope.correlation_id.clone(),
-                    ..snapshot
-                };
-                relay::reply(env, run, &asked, document).await;
-            }
-            return Ok(Outcome::Done);
-        }
-        Opened::Exists(_live) => {}
+    if !open(planner, envelope, run, message, redelivered).await? {
+        return Ok(Outcome::Done);
     }
     planning::plan_and_dispatch(planner, run, envelope, redelivered).await
 }
 
-/// Creates the run that a message asks for, unless it exists.
+/// Opens the run that a message asks for, unless it exists; answers for one that has ended. Says whether the run is live.
 pub(crate) async fn open(
     planner: &Planner,
     envelope: &Envelope,
     run: &RunId,
     message: &ObjectiveMessage,
-) -> Result<Opened, StoreError> {
+    redelivered: bool,
+) -> Result<bool, StoreError> {
     let env = &planner.env;
+    match recorded!(env, env.store.open_run(run, &new_run(planner, envelope, message)))? {
+        Opened::Created => info!(run_id = %run, "run {run}: opened"),
+        Opened::Exists(status) if status.is_final() => {
+            // A plan that is owed does not ask for an answer; but the delivery before this one may have died before its reply.
+            if redelivered || envelope.kind != relay::PLAN_OWED {
+                answer(planner, envelope, run).await?;
+            }
+            return Ok(false);
+        }
+        Opened::Exists(_live) => {}
+    }
+    Ok(true)
+}
+
+/// Asked again: whoever waits for this reply gets the answer that there is.
+async fn answer(planner: &Planner, envelope: &Envelope, run: &RunId) -> Result<(), StoreError> {
+    let env = &planner.env;
+    if let Some(snapshot) = recorded!(env, env.store.snapshot(run))?
+        && let Some(document) = recorded!(env, env.store.result(run))?
+    {
+        let (reply_to, correlation_id) = (envelope.reply_to.clone(), envelope.correlation_id.clone());
+        relay::reply(env, run, &Snapshot { reply_to, correlation_id, ..snapshot }, document).await;
+    }
+    Ok(())
+}
+
+/// The run that a message asks for.
+fn new_run(planner: &Planner, envelope: &Envelope, message: &ObjectiveMessage) -> NewRun {
     let allowed = planner.config.parallel_steps;
-    let new = NewRun {
+    NewRun {
         request: serde_json::to_string(message).unwrap_or_default(),
         objective: message.objective.clone(),
         window: message.options.max_parallel_steps.unwrap_or(allowed).clamp(1, allowed),
@@ -112,8 +129,7 @@ pub(crate) async fn open(
         correlation_id: envelope.correlation_id.clone(),
         traceparent: envelope.traceparent.clone(),
         rules: rules(planner, &message.options),
-    };
-    recorded!(env, env.store.open_run(run, &new))
+    }
 }
 
 /// What the submitter asks for, within what the deployment allows.

@@ -5,6 +5,7 @@
 mod bounds;
 mod broker_conformance;
 mod corpus;
+mod dead_letters;
 mod documents;
 mod invariants;
 mod llm_hostile;

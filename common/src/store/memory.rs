@@ -42,7 +42,6 @@ pub struct Memory {
 #[derive(Debug, Clone, Default)]
 pub struct Kept {
     runs: BTreeMap<RunId, Run>,
-    /// When to look at a run.
     /// When to look at each run, and whether somebody has taken it to look now.
     wakeups: BTreeMap<RunId, (u64, bool)>,
     dead: VecDeque<String>,

@@ -7,7 +7,6 @@
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
-use std::time::Duration;
 
 use futures::FutureExt;
 use futures::stream::{FuturesUnordered, StreamExt};
@@ -21,11 +20,7 @@ use tokio::time::{Instant, timeout, timeout_at};
 use super::link::Link;
 use super::wire;
 use crate::broker::{ConnectError, Envelope, PublishError};
-use crate::limits::{CONFIRM_TIMEOUT, CONNECT_TIMEOUT};
-
-/// A channel on which the broker has refused messages for this long is replaced. A quorum queue that was full tells each channel when
-/// it takes messages again, but RabbitMQ 3.10 forgets to when its limit has been lifted: such a channel is refused for ever.
-const REFUSED_AFTER: Duration = Duration::from_secs(1);
+use crate::limits::{CHANNEL_REFUSED_AFTER, CONFIRM_TIMEOUT, CONNECT_TIMEOUT};
 
 /// One message to publish, and who waits for the answer.
 pub(super) struct Job {
@@ -274,7 +269,7 @@ impl Flight {
                 }
                 Word::Acked => Ok(()),
                 Word::Refused => {
-                    if self.since.elapsed() > REFUSED_AFTER {
+                    if self.since.elapsed() > CHANNEL_REFUSED_AFTER {
                         self.end = self.end.or(Some(End::Refused));
                     }
                     unconfirmed("the broker refused it (nack)".to_owned())

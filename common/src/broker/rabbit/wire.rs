@@ -3,19 +3,17 @@
 use lapin::BasicProperties;
 use lapin::types::{AMQPValue, FieldTable, ShortString};
 
-use crate::broker::Envelope;
-use crate::limits::{REASON_CHARS_MAX, TRACEPARENT_BYTES_MAX};
+use crate::broker::{Envelope, too_long};
+use crate::limits::{AMQP_TEXT_BYTES_MAX, REASON_CHARS_MAX, TRACEPARENT_BYTES_MAX};
 
 const TRACEPARENT: &str = "traceparent";
 const REASON: &str = "planrelay-reason";
 const ORIGIN: &str = "planrelay-origin";
 const PERSISTENT: u8 = 2;
-/// Longest name of a queue: an AMQP short string.
-const QUEUE_NAME_CHARS_MAX: usize = 255;
 
-/// `text` as an AMQP short string. Fails with one sentence when it has more than 255 bytes.
+/// `text` as an AMQP short string. Fails with one sentence when it has more than [`AMQP_TEXT_BYTES_MAX`] bytes.
 pub(super) fn short(text: &str) -> Result<ShortString, String> {
-    ShortString::try_new(text).map_err(|_| format!("{} bytes do not fit into AMQP's 255 for a name or an id", text.len()))
+    ShortString::try_new(text).map_err(|_too_long| too_long(text.len()))
 }
 
 /// The properties of a publication at `now_secs` since 1970. Fails with one sentence when something does not fit.
@@ -67,7 +65,7 @@ pub(super) fn envelope(properties: &BasicProperties, body: Vec<u8>) -> Envelope 
         origin: text(headers, ORIGIN)
             .or_else(|| text(headers, "x-first-death-queue"))
             .or_else(|| died("queue"))
-            .map(|origin| origin.chars().take(QUEUE_NAME_CHARS_MAX).collect()),
+            .map(|origin| origin.chars().take(AMQP_TEXT_BYTES_MAX).collect()),
     }
 }
 
@@ -113,7 +111,7 @@ mod tests {
         let bounded = envelope(&with_headers(vec![long(TRACEPARENT), long(REASON), long(ORIGIN)]), vec![]);
         assert_eq!(bounded.traceparent, None);
         let chars = |text: &Option<String>| text.as_ref().map(|text| text.chars().count());
-        assert_eq!((chars(&bounded.reason), chars(&bounded.origin)), (Some(REASON_CHARS_MAX), Some(QUEUE_NAME_CHARS_MAX)));
+        assert_eq!((chars(&bounded.reason), chars(&bounded.origin)), (Some(REASON_CHARS_MAX), Some(AMQP_TEXT_BYTES_MAX)));
     }
 
     #[test]

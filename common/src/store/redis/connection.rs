@@ -14,7 +14,7 @@ use tokio::time::timeout;
 use tracing::warn;
 
 use super::scripts::{self, Verb};
-use super::single::{Single, leads_nowhere};
+use super::single::{Single, leads_nowhere, refuses};
 use crate::config::StoreConfig;
 use crate::limits::{CONNECT_TIMEOUT, STORE_TIMEOUT};
 use crate::store::StoreError;
@@ -180,10 +180,9 @@ impl Connection {
 fn may_pass(error: &RedisError) -> bool {
     let ours = matches!(error.kind(), ErrorKind::Parse | ErrorKind::UnexpectedReturnType | ErrorKind::InvalidClientConfig);
     let code = error.code().unwrap_or_default();
-    let text = error.to_string();
-    // Before version 7 Redis reports what a script ran into as an error of the script.
-    let refused = ["-READONLY", "-OOM", "-MISCONF", "-NOREPLICAS"].iter().any(|refusal| text.contains(refusal));
-    let mistaken = matches!(code, "WRONGTYPE" | "CROSSSLOT") || (code == "ERR" && text.contains("script") && !refused);
+    let refused = ["READONLY", "OOM", "MISCONF", "NOREPLICAS"].into_iter().any(|code| refuses(error, code));
+    let of_a_script = code == "ERR" && error.to_string().contains("script");
+    let mistaken = matches!(code, "WRONGTYPE" | "CROSSSLOT") || (of_a_script && !refused);
     !ours && !mistaken
 }
 
@@ -251,6 +250,26 @@ mod tests {
 
     fn said(line: &str) -> RedisError {
         redis::parse_redis_value(format!("-{line}\r\n").as_bytes()).unwrap().extract_error().unwrap_err()
+    }
+
+    #[test]
+    fn a_server_that_has_become_a_replica_or_refuses_the_password_leads_nowhere() {
+        for replaced in [
+            said("READONLY You can't write against a read only replica. script: 71, on @user_script:385."),
+            said(
+                "ERR Error running script (call to f_71): @user_script:385: -READONLY You can't write against a read only replica.",
+            ),
+            RedisError::from((ErrorKind::AuthenticationFailed, "Password authentication failed")),
+        ] {
+            assert!(leads_nowhere(&replaced) && may_pass(&replaced), "{replaced}");
+        }
+        for kept in [
+            "OOM command not allowed when used memory > 'maxmemory'.",
+            "ERR Error running script (call to f_71): @user_script:385: -OOM command not allowed when used memory > 'maxmemory'.",
+            "ERR Error running script (call to f_71): @user_script:12: attempt to index a nil value",
+        ] {
+            assert!(!leads_nowhere(&said(kept)), "{kept}");
+        }
     }
 
     #[test]

@@ -5,16 +5,12 @@
 //! although the name in the URL may long stand for another server.
 
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
 
 use redis::aio::{ConnectionManager, ConnectionManagerConfig};
-use redis::{Client, ConnectionInfo, ErrorKind, RedisError, ServerErrorKind};
+use redis::{Client, ConnectionInfo, ErrorKind, RedisError};
 use tokio::time::Instant;
 
-use crate::limits::{CONNECT_TIMEOUT, RECONNECT_BACKOFF_MAX, STORE_TIMEOUT};
-
-/// A younger connection is not replaced: a server that is really read-only must not be flooded with new ones.
-const REPLACED_AFTER: Duration = Duration::from_secs(1);
+use crate::limits::{CONNECT_TIMEOUT, RECONNECT_BACKOFF_MAX, STORE_REPLACED_AFTER, STORE_TIMEOUT};
 
 /// See the module. Clones share the connection.
 #[derive(Clone)]
@@ -48,7 +44,7 @@ impl Single {
     /// Replaces the connection of `since`, unless it is another one by now. The next operation connects.
     pub(super) fn replace(&self, since: Instant) {
         let mut current = self.0.current.lock().unwrap_or_else(PoisonError::into_inner);
-        if current.since != since || since.elapsed() < REPLACED_AFTER {
+        if current.since != since || since.elapsed() < STORE_REPLACED_AFTER {
             return;
         }
         if let Ok(connection) = ConnectionManager::new_lazy_with_config(self.0.client.clone(), settings()) {
@@ -66,7 +62,16 @@ fn settings() -> ConnectionManagerConfig {
         .set_max_delay(RECONNECT_BACKOFF_MAX)
 }
 
-/// Whether another connection may do what this one could not.
+/// Whether another connection may do what this one could not. A password that is refused while the connection is made again is kept by
+/// the client library as the answer to everything, even when it is the right one by then.
 pub(super) fn leads_nowhere(error: &RedisError) -> bool {
-    error.is_timeout() || error.kind() == ErrorKind::Server(ServerErrorKind::ReadOnly)
+    error.is_timeout() || error.kind() == ErrorKind::AuthenticationFailed || refuses(error, "READONLY")
+}
+
+/// Whether the server refuses with `code`. Before version 7 Redis reports what a script ran into as an error of the script.
+pub(super) fn refuses(error: &RedisError, code: &str) -> bool {
+    match error.code() {
+        Some("ERR") => error.to_string().contains(&format!(": -{code} ")),
+        said => said == Some(code),
+    }
 }
