@@ -11,6 +11,7 @@ mod llm_hostile;
 mod obedience;
 mod pipeline;
 mod replans;
+mod steps;
 mod store_conformance;
 mod store_differential;
 mod waits;
