@@ -6,7 +6,7 @@ use common::event::EventType;
 use common::message::{ControlReply, Queue};
 use common::run::{Outcome, RunStatus};
 use lapin::BasicProperties;
-use serde_json::{Value, json};
+use serde_json::json;
 use support::fake_openai::{Behaviour, FakeOpenAi, Purpose, Script, ScriptedMove};
 use support::plans::exact;
 use support::stack::Stack;
