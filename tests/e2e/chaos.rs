@@ -12,6 +12,7 @@ use lapin::BasicProperties;
 use serde_json::{Value, json};
 use support::chaos;
 use support::fake_openai::{FakeOpenAi, Script, ScriptedMove};
+use support::plans::exact;
 use support::stack::{Process, Stack};
 
 /// Runs of each kind.
@@ -20,11 +21,6 @@ const RUNS_PER_KIND: usize = 3;
 const KILLS: usize = 12;
 /// Tool calls that a run with a budget may make.
 const TOOL_CALLS_MAX: u64 = 4;
-
-fn exact(number: u32, expression: &str, depends_on: &[u32]) -> Value {
-    json!({"step_number": number, "description": expression, "tool_hint": "calculate",
-           "arguments": {"expression": expression}, "depends_on": depends_on})
-}
 
 /// Sums in a chain, so that a run lasts for a few kills.
 fn chain(length: u32) -> Vec<Value> {

@@ -1,7 +1,10 @@
 //! The crash matrix: every named point of every service × every fault, on real processes, RabbitMQ and Redis; each cell ends with
 //! every invariant true.
 //!
+//! The services are the binaries that stand next to the test, which `cargo test -p tests` alone does not build:
+//!
 //! ```sh
+//! cargo build --workspace --bins
 //! cargo test -p tests --test e2e matrix -- --nocapture                          # all 125 cells, and a table
 //! CELL=C14/SIGKILL cargo test -p tests --test e2e matrix -- --nocapture         # one of them; C14/, SIGKILL and C1/,C2/ are good as well
 //! REPEAT=5 JOBS=4 cargo test -p tests --test e2e matrix -- --nocapture          # everything five times, four cells at once

@@ -6,15 +6,11 @@ use common::event::EventType;
 use common::message::{ControlReply, Queue};
 use common::run::{Outcome, RunStatus};
 use lapin::BasicProperties;
-use serde_json::{Value, json};
+use serde_json::json;
 use support::fake_openai::{Behaviour, FakeOpenAi, Purpose, Script, ScriptedMove};
+use support::plans::exact;
 use support::stack::Stack;
 use tokio::sync::Semaphore;
-
-fn exact(number: u32, expression: &str, depends_on: &[u32]) -> Value {
-    json!({"step_number": number, "description": expression, "tool_hint": "calculate",
-           "arguments": {"expression": expression}, "depends_on": depends_on})
-}
 
 /// A model that never answers a step, and one that waits for the gate with patches.
 async fn model(held: Purpose) -> (FakeOpenAi, Arc<Semaphore>) {

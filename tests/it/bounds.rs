@@ -7,10 +7,11 @@ use common::llm::Llm;
 use common::run::{HaltKind, Outcome, RunStatus};
 use serde_json::{Value, json};
 use support::fake_openai::{Behaviour, FakeOpenAi, Purpose, Script};
+use support::plans::{exact, step};
 use support::world::{World, config, llm_config};
 use tokio::sync::Semaphore;
 
-use super::obedience::{exact, on_both, outcomes, slow_model, step, with};
+use super::obedience::{on_both, outcomes, slow_model, with};
 
 #[tokio::test]
 async fn at_the_deadline_the_answer_is_written_from_what_exists() {

@@ -15,6 +15,8 @@ use common::ids::Ids;
 use common::limits::DELIVERY_LIMIT;
 use common::message::Queue;
 use futures::FutureExt;
+use support::stack::amqp_url;
+use support::stores::unique_prefix;
 use tokio::time::{Instant, timeout};
 
 mod breaks;
@@ -36,16 +38,8 @@ struct Place {
     prefix: String,
 }
 
-fn amqp_url() -> String {
-    std::env::var("AMQP_URL").unwrap_or_else(|_| "amqp://guest:guest@127.0.0.1:5672/%2f".to_owned())
-}
-
 fn config(urls: &[&str]) -> BrokerConfig {
     BrokerConfig { urls: urls.iter().map(|url| (*url).into()).collect() }
-}
-
-fn unique_prefix() -> String {
-    format!("test-{}", Ids::random().unique())
 }
 
 async fn on_memory<F: Future<Output = ()>>(case: impl FnOnce(Place) -> F) {

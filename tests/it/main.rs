@@ -12,6 +12,7 @@ mod llm_hostile;
 mod obedience;
 mod pipeline;
 mod replans;
+mod steps;
 mod store_conformance;
 mod store_differential;
 mod waits;

@@ -12,6 +12,7 @@ use common::run::{HaltKind, Outcome, RunDocument, RunStatus, StepState, Verdict}
 use common::wait::Wait;
 use serde_json::{Value, json};
 use support::fake_openai::{Behaviour, FakeOpenAi, Purpose, Script, ScriptedMove};
+use support::plans::{exact, step};
 use support::stack::PATIENCE;
 use support::world::{Backend, World, config, llm_config};
 use tokio::sync::Semaphore;
@@ -24,17 +25,6 @@ pub(super) async fn on_both(scenario: impl AsyncFn(Backend)) {
 
 pub(super) async fn with(backend: Backend, fake: &FakeOpenAi) -> World {
     World::on(backend, Llm::from_config(&llm_config(&fake.base_url())).unwrap(), &config()).await
-}
-
-pub(super) fn step(number: u32, description: &str, depends_on: &[u32]) -> Value {
-    json!({"step_number": number, "description": description, "tool_hint": null, "depends_on": depends_on})
-}
-
-pub(super) fn exact(number: u32, expression: &str, depends_on: &[u32]) -> Value {
-    let mut step = step(number, expression, depends_on);
-    step["tool_hint"] = "calculate".into();
-    step["arguments"] = json!({"expression": expression});
-    step
 }
 
 /// A model whose moves in steps that say "slow" wait for the gate.

@@ -23,6 +23,7 @@ mod budgets;
 mod claims;
 mod commands;
 mod decisions;
+mod limits;
 mod lost_writes;
 mod repair;
 mod runs;

@@ -4,6 +4,7 @@
 pub mod chaos;
 pub mod fake_openai;
 pub mod invariants;
+pub mod plans;
 pub mod points;
 pub mod process;
 pub mod proxy;

@@ -100,7 +100,8 @@ pub async fn restore(store: &Store, saved: &Saved) {
     }
 }
 
-async fn connection() -> redis::aio::MultiplexedConnection {
+/// A connection to Redis itself, for what no verb shows.
+pub async fn connection() -> redis::aio::MultiplexedConnection {
     let client = redis::Client::open(redis_url()).expect("REDIS_URL");
     client.get_multiplexed_async_connection().await.expect("tests need Redis at REDIS_URL")
 }

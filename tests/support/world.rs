@@ -75,6 +75,10 @@ pub fn llm_config(base_url: &str) -> LlmConfig {
     }
 }
 
+fn builtin(config: &Config) -> Toolbox {
+    Toolbox::builtin(&config.tools).expect("tools")
+}
+
 impl World {
     /// Everything in memory.
     pub fn in_memory(llm: Llm, config: &Config) -> Self {
@@ -85,19 +89,25 @@ impl World {
 
     /// Everything on `backend`.
     pub async fn on(backend: Backend, llm: Llm, config: &Config) -> Self {
-        match backend {
-            Backend::Memory => Self::in_memory(llm, config),
-            Backend::Servers => Self::on_servers(llm, config).await,
-        }
+        Self::with_tools(backend, llm, config, builtin(config)).await
     }
 
-    async fn on_servers(llm: Llm, config: &Config) -> Self {
+    /// Everything on `backend`, with an executor that has these tools. Plans may name those of the built-in ones all the same.
+    pub async fn with_tools(backend: Backend, llm: Llm, config: &Config, tools: Toolbox) -> Self {
+        let mut world = match backend {
+            Backend::Memory => Self::in_memory_without_executor(llm, config),
+            Backend::Servers => Self::on_servers_without_executor(llm, config).await,
+        };
+        world.start_executor_with(config, tools);
+        world
+    }
+
+    async fn on_servers_without_executor(llm: Llm, config: &Config) -> Self {
         let redis = stores::redis(StoreTime::Own).await;
         let broker_config = BrokerConfig { urls: vec![amqp_url().into()] };
         let rabbit = Rabbit::connect(&broker_config, redis.prefix(), "test", Ids::random()).await;
         let broker = Broker::Rabbit(rabbit.expect("these tests need RabbitMQ at AMQP_URL"));
         let mut world = Self::start(broker, Store::Redis(redis.clone()), llm, config, Clock::System);
-        world.start_executor(config);
         world.real = Some(redis);
         world
     }
@@ -112,8 +122,11 @@ impl World {
 
     /// Starts an executor.
     pub fn start_executor(&mut self, config: &Config) {
+        self.start_executor_with(config, builtin(config));
+    }
+
+    fn start_executor_with(&mut self, config: &Config, tools: Toolbox) {
         let (env, config, stop) = (self.env.clone(), config.clone(), self.stop.clone());
-        let tools = Toolbox::builtin(&config.tools).expect("tools");
         self.services.spawn(async move { executor::run(env, &config, tools, stop).await });
     }
 

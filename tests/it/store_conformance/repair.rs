@@ -1,5 +1,8 @@
 //! What repairs lost messages, lost holders and lost wake-ups.
 
+use common::limits::WAKEUP_SHARDS;
+use redis::AsyncTypedCommands;
+
 use super::*;
 
 #[tokio::test]
@@ -84,6 +87,38 @@ async fn due_runs_are_given_to_one_planner_at_a_time() {
         bench.store.settle(&bench.run).await.unwrap();
         bench.pass(Duration::from_secs(3600));
         assert_eq!(bench.store.due(10).await.unwrap().len(), 0);
+    })
+    .await;
+}
+
+/// In Redis, hints are kept in shards, by the run's id. All are looked through, and none twice.
+#[tokio::test]
+async fn due_runs_of_every_shard_are_given_once() {
+    on_both(async |bench| {
+        let runs: Vec<RunId> = (0..64).map(|n| RunId::parse(&format!("run-{n}")).unwrap()).collect();
+        for run in &runs {
+            bench.store.wake(run, Duration::from_secs(1)).await.unwrap();
+        }
+        if let Store::Redis(redis) = &bench.store {
+            let keys: Vec<String> = stores::connection().await.keys(format!("{}:wakeups:*", redis.prefix())).await.unwrap();
+            assert_eq!(keys.len(), usize::try_from(WAKEUP_SHARDS).unwrap(), "the ids are spread over all shards: {keys:?}");
+        }
+        bench.pass(Duration::from_secs(1));
+        let sorted = |mut runs: Vec<RunId>| {
+            runs.sort();
+            runs
+        };
+        let runs = sorted(runs);
+        assert_eq!(sorted(bench.store.due(100).await.unwrap()), runs, "one look finds all");
+        bench.pass(WAKEUP_LOOK_MAX);
+        let mut due = Vec::new();
+        for _ in 0..6 {
+            let some = bench.store.due(10).await.unwrap();
+            assert_eq!(some.len(), 10, "as many as were asked for, whichever shards they are in");
+            due.extend(some);
+        }
+        due.extend(bench.store.due(10).await.unwrap());
+        assert_eq!(sorted(due), runs, "each to one planner");
     })
     .await;
 }

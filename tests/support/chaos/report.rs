@@ -16,8 +16,8 @@ const SHOWN_MAX: usize = 40;
 
 /// The whole story.
 pub struct Report {
-    seed: u64,
-    secs: u64,
+    /// What was to be done.
+    plan: Plan,
     /// How long runs were submitted.
     took: Duration,
     faults: BTreeMap<String, u32>,
@@ -63,8 +63,7 @@ impl Report {
             findings.violations.push(Violation { run: String::new(), what, show: String::new() });
         }
         Self {
-            seed: plan.seed,
-            secs: plan.duration.as_secs(),
+            plan: plan.clone(),
             took: board.took(),
             runs,
             shapes,
@@ -148,6 +147,8 @@ impl fmt::Display for Report {
         if self.kept {
             writeln!(f, "logs of every process and the times of all faults: {}", self.logs.display())?;
         }
-        write!(f, "again: tests/chaos --seconds {} --seed {}", self.secs, self.seed)
+        let Plan { seed, duration, pace, in_flight, keep } = &self.plan;
+        let (secs, keep) = (duration.as_secs(), if *keep { " --keep" } else { "" });
+        write!(f, "again: tests/chaos --seconds {secs} --seed {seed} --rate {pace} --runs {in_flight}{keep}")
     }
 }
