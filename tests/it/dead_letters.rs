@@ -16,7 +16,7 @@ use support::stack::PATIENCE;
 use support::world::{World, config};
 use tokio::time::{sleep, timeout};
 
-use crate::obedience::exact;
+use support::plans::exact;
 
 /// Where the tests are answered.
 const ANSWERS: &str = "answers";
