@@ -1,12 +1,18 @@
 //! The whole path in one process, on the in-memory broker and store.
 
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
+use common::broker::{Broker, memory};
+use common::env::Env;
 use common::event::EventType;
+use common::id::RunId;
 use common::llm::Llm;
 use common::message::Queue;
+use common::relay;
 use common::run::RunStatus;
+use common::store::{NewRun, RunRules};
 use serde_json::{Value, json};
 use support::fake_openai::{Behaviour, FakeOpenAi, Purpose, Script, ScriptedMove};
 use support::world::{World, config, llm_config};
@@ -204,5 +210,31 @@ async fn messages_vanish(with_the_hint: bool) {
     let lost =
         events.iter().filter(|event| event.kind == EventType::TakenBack && event.data["why"] == "not claimed in time").count();
     assert_eq!(lost, 5);
+    world.stop().await;
+}
+
+/// Found by the simulation: Redis had lost the run with its last writes, and the message that opened it again named nobody to answer.
+#[tokio::test]
+async fn an_objective_that_is_published_again_tells_whom_to_answer() {
+    let world = World::in_memory(Llm::Offline, &config());
+    let run = RunId::parse("again").unwrap();
+    let new = NewRun {
+        request: json!({"objective": "2 + 2"}).to_string(),
+        objective: "2 + 2".into(),
+        window: 1,
+        reply_to: Some("answers".into()),
+        correlation_id: Some("c-1".into()),
+        traceparent: None,
+        rules: RunRules::default(),
+    };
+    let broker = memory::Memory::new("elsewhere");
+    let env = Env { broker: Broker::Memory(Arc::clone(&broker)), ..world.env.clone() };
+    env.store.open_run(&run, &new).await.unwrap();
+    relay::objective(&env, &run).await.unwrap();
+    let message = env.broker.consume(Queue::Objectives, 1).next().await;
+    let envelope = message.envelope();
+    assert_eq!(envelope.reply_to.as_deref(), Some("answers"));
+    assert_eq!(envelope.correlation_id.as_deref(), Some("c-1"));
+    assert_eq!(envelope.kind, relay::PLAN_OWED);
     world.stop().await;
 }

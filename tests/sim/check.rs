@@ -90,6 +90,9 @@ impl Seen {
             self.claims.clear();
         }
         ensure(!self.ended || event.kind == EventType::Controlled, "I13: something happens after the end")?;
+        if [EventType::PlanStored, EventType::PlanKept, EventType::ReplanOwed].contains(&event.kind) {
+            self.claims.remove("plan");
+        }
         let Some(slot) = event.slot.as_deref() else {
             self.ended |= event.kind == EventType::RunFinished;
             return Ok(());
