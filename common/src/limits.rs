@@ -222,6 +222,8 @@ pub const DEAD_LETTERS_KEPT: usize = 1_000;
 pub const RETENTION: Duration = Duration::from_secs(7 * 24 * 3600);
 /// Entries of a run's audit trail before the oldest are dropped (approximately).
 pub const EVENTS_MAX: usize = 200_000;
+/// How long the opening of a run may take before its place in the list counts as left over.
+pub const UNOPENED_MAX: Duration = Duration::from_secs(3600);
 /// Runs that `list` can see.
 pub const RUNS_LISTED_MAX: usize = 10_000;
 /// How long running work may go on after a stop signal.

@@ -20,7 +20,8 @@ use crate::clock::millis;
 use crate::event::Event;
 use crate::id::{RunId, Slot, StepNumber};
 use crate::limits::{
-    CLAIMS_MAX, CONTROLS_KEPT_MAX, DEAD_LETTERS_KEPT, REJECTIONS_MAX, RUNS_LISTED_MAX, WAKEUP_INTERVAL_MAX, WAKEUP_SHARDS,
+    CLAIMS_MAX, CONTROLS_KEPT_MAX, DEAD_LETTERS_KEPT, REJECTIONS_MAX, RUNS_LISTED_MAX, UNOPENED_MAX, WAKEUP_INTERVAL_MAX,
+    WAKEUP_SHARDS,
 };
 use crate::meter::Need;
 use crate::patch::Revision;
@@ -404,11 +405,21 @@ impl Redis {
             let fields = [&self.key(&id, "run"), "status", "objective", "created_at", "finished_at"];
             match Reply::new(self.connection.command("HMGET", &fields).await?).run_line(&id)? {
                 Some(line) => lines.push(line),
-                // Expired: the hint has outlived the run.
-                None => self.connection.command("ZREM", &[&index, id.as_str()]).await.map(|_removed| ())?,
+                // A young one is about to be opened: its hint comes first. An old one has outlived its run.
+                None => self.forget_hint(&index, &id).await?,
             }
         }
         Ok(lines)
+    }
+
+    async fn forget_hint(&self, index: &str, id: &RunId) -> Result<(), StoreError> {
+        let since = Reply::new(self.connection.command("ZSCORE", &[index, id.as_str()]).await?).optional_text()?;
+        let since = since.and_then(|since| since.parse::<f64>().ok()).unwrap_or(0.0);
+        let age_ms = self.time.now_ms() as f64 - since;
+        if age_ms > millis(UNOPENED_MAX) as f64 {
+            self.connection.command("ZREM", &[index, id.as_str()]).await?;
+        }
+        Ok(())
     }
 
     pub(super) async fn keep_dead_letter(&self, letter: &str) -> Result<(), StoreError> {

@@ -135,3 +135,25 @@ async fn keys_expire_exactly_when_the_run_has_ended() {
     assert!(ended.len() >= 6 && ended.iter().all(|(_, ttl)| (1..=60_000).contains(ttl)), "{ended:?}");
     redis.delete_all().await.unwrap();
 }
+
+/// The place in the list is a hint, written before the run: whoever lists in that moment must not take it away. One that has outlived its run goes.
+#[tokio::test]
+async fn a_run_that_is_being_opened_keeps_its_place_in_the_list() {
+    let time = Arc::new(AtomicU64::new(1_700_000_000_000));
+    let redis = stores::redis(StoreTime::Given(Arc::clone(&time))).await;
+    let index = format!("{}:runs", redis.prefix());
+    let client = ::redis::Client::open(stores::redis_url()).unwrap();
+    let mut connection = client.get_multiplexed_async_connection().await.unwrap();
+    let (now, id) = (time.load(Ordering::SeqCst), "opening");
+    let _added: i64 = ::redis::cmd("ZADD").arg(&index).arg(now).arg(id).query_async(&mut connection).await.unwrap();
+    let store = Store::Redis(redis.clone());
+    let mut kept = Vec::new();
+    for later_ms in [0, 60_000, 2 * 3_600_000] {
+        time.store(now + later_ms, Ordering::SeqCst);
+        assert_eq!(store.list(0, 10).await.unwrap(), []);
+        let score: Option<f64> = ::redis::cmd("ZSCORE").arg(&index).arg(id).query_async(&mut connection).await.unwrap();
+        kept.push(score.is_some());
+    }
+    assert_eq!(kept, [true, true, false]);
+    redis.delete_all().await.unwrap();
+}
