@@ -303,12 +303,14 @@ impl Simulation {
         }
     }
 
-    /// Only what a run that the store knows waits for can be missed by somebody.
+    /// Only what a live run waits for can be missed by somebody. The message that carries the reply of a run that has ended, and whose service
+    /// died twice before it was sent, is the only trace of that debt: the answer stands in the store, but nobody is told.
     fn may_vanish(&self, queue: &str, envelope: &Envelope) -> bool {
         let store = Store::Memory(Arc::clone(&self.store));
         let body: serde_json::Value = serde_json::from_slice(&envelope.body).unwrap_or_default();
         let run = body["run_id"].as_str().and_then(|run| RunId::parse(run).ok());
-        let known = run.is_some_and(|run| store.status(&run).now_or_never().is_some_and(|status| status != Ok(None)));
+        let known =
+            run.is_some_and(|run| matches!(store.status(&run).now_or_never(), Some(Ok(Some(status))) if !status.is_final()));
         known && !queue.ends_with(".controls") && !queue.starts_with("answers")
     }
 
