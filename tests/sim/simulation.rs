@@ -69,7 +69,7 @@ struct Inner {
     saves: VecDeque<Kept>,
     /// Idempotency keys of tool calls, with what was asked.
     calls: BTreeMap<String, String>,
-    /// Messages of which there are two: the other one may be acknowledged.
+    /// Messages of which two are about: the other one may be acknowledged.
     twins: BTreeSet<String>,
     counts: BTreeMap<&'static str, u64>,
     violations: Vec<String>,
@@ -265,7 +265,11 @@ impl Simulation {
         let in_hand = {
             let mut inner = self.lock();
             inner.count("connection reset");
-            std::mem::take(&mut inner.processes[process].in_hand)
+            let in_hand = std::mem::take(&mut inner.processes[process].in_hand);
+            // Whoever has one of these in hand may still claim with it, after the redelivery has: the latter is then acknowledged while the
+            // former works. Should that process die in this moment, the lease brings the step back, not the broker.
+            inner.twins.extend(in_hand.iter().cloned());
+            in_hand
         };
         self.broker.give_back(|_, envelope| in_hand.contains(&envelope.message_id));
     }
