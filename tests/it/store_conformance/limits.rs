@@ -68,11 +68,11 @@ async fn the_newest_runs_are_listed() {
 async fn an_audit_trail_forgets_its_oldest_entries() {
     const NODE: usize = 1_000;
     const FILL: &str =
-        "for n = ARGV[1], ARGV[1] + 9999 do redis.call('XADD', KEYS[1], '1-' .. n, 'type', 'claimed', 'data', '{}') end";
+        "for n = ARGV[1], ARGV[1] + 999 do redis.call('XADD', KEYS[1], '1-' .. n, 'type', 'claimed', 'data', '{}') end";
     on_redis(async |bench, prefix, mut connection| {
         let trail = format!("{prefix}:{{{}}}:events", bench.run);
         let fill = redis::Script::new(FILL);
-        for first in (1..=EVENTS_MAX + NODE).step_by(10_000) {
+        for first in (1..=EVENTS_MAX + NODE).step_by(1_000) {
             let () = fill.key(&trail).arg(first).invoke_async(&mut connection).await.unwrap();
         }
         assert!(connection.xlen(&trail).await.unwrap() > EVENTS_MAX + NODE);
