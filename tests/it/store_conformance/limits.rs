@@ -72,7 +72,7 @@ async fn an_audit_trail_forgets_its_oldest_entries() {
     on_redis(async |bench, prefix, mut connection| {
         let trail = format!("{prefix}:{{{}}}:events", bench.run);
         let fill = redis::Script::new(FILL);
-        for first in (1..=EVENTS_MAX + NODE).step_by(1_000) {
+        for first in (1..=EVENTS_MAX + 5 * NODE).step_by(NODE) {
             let () = fill.key(&trail).arg(first).invoke_async(&mut connection).await.unwrap();
         }
         assert!(connection.xlen(&trail).await.unwrap() > EVENTS_MAX + NODE);
