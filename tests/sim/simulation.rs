@@ -24,7 +24,7 @@ use crate::model::Mishap;
 /// Earlier states of the store that are kept to go back to.
 const SAVES_MAX: usize = 30;
 /// Verbs that change a run, so that it is looked at after them.
-const CHANGING: [&str; 14] = [
+const CHANGING: [&str; 15] = [
     "open_run",
     "claim",
     "release",
@@ -39,6 +39,7 @@ const CHANGING: [&str; 14] = [
     "retry",
     "finish",
     "advance",
+    "take_back",
 ];
 
 /// A world and what has been seen of it.
@@ -321,7 +322,7 @@ impl Simulation {
     /// Looks at the run that a verb was about.
     pub(crate) fn observe(&self, call: &Call<'_>) {
         let Call::Verb { name, run: Some(run), .. } = call else { return };
-        if !CHANGING.contains(name) && *name != "take_back" {
+        if !CHANGING.contains(name) {
             return;
         }
         let mut inner = self.lock();

@@ -46,7 +46,7 @@ pub(super) fn claims(events: &[Event], slot: &str) -> usize {
 }
 
 /// What is wrong with the trail of a run that has ended and was never retried, in sentences. `after`: what each step waits for,
-/// in every revision of the plan; `anyway`: steps that run even if one of those did not succeed.
+/// in every revision of the plan.
 pub(super) fn check(events: &[Event], after: &BTreeMap<u32, Vec<u32>>) -> Vec<String> {
     let mut wrong = Vec::new();
     let at = |kind: EventType| events.iter().enumerate().filter(move |(_, event)| event.kind == kind);
