@@ -30,7 +30,7 @@ mod waits;
 
 pub use answer::{
     Account, Advance, Again, ApprovalRule, ApprovalTimeout, Claim, ClaimRequest, Claimed, Control, Controlled, Dispatch, Finish,
-    Held, NewRun, Opened, Owed, Put, Reported, Reserved, RunLine, RunRules, Snapshot, Taken, TakenBack,
+    Held, Live, NewRun, Opened, Owed, Pulse, Put, Reported, Reserved, RunLine, RunRules, Snapshot, Taken, TakenBack,
 };
 
 /// Where runs live. A cheap handle.
@@ -320,6 +320,16 @@ impl Store {
     /// Where the run stands.
     pub async fn status(&self, run: &RunId) -> Result<Option<RunStatus>, StoreError> {
         verb!(self, Some(run), status(run))
+    }
+
+    /// How a run does.
+    pub async fn pulse(&self, run: &RunId) -> Result<Option<Pulse>, StoreError> {
+        verb!(self, Some(run), pulse(run))
+    }
+
+    /// The runs that have not ended, at most `limit` of them, in no order. A hint, as wake-ups are.
+    pub async fn live(&self, limit: usize) -> Result<Live, StoreError> {
+        verb!(self, None, live(limit))
     }
 
     /// The result document as JSON, once the run has ended.

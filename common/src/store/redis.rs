@@ -13,15 +13,15 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
 use super::{
-    Account, Advance, Again, ClaimRequest, Claimed, Control, Controlled, Finish, Held, NewRun, Opened, Owed, PlanNote, Put,
-    Reported, Reserved, RunLine, Snapshot, StoreError, StoreTime, StoredPlan, Taken, TakenBack,
+    Account, Advance, Again, ClaimRequest, Claimed, Control, Controlled, Finish, Held, Live, NewRun, Opened, Owed, PlanNote,
+    Pulse, Put, Reported, Reserved, RunLine, Snapshot, StoreError, StoreTime, StoredPlan, Taken, TakenBack,
 };
 use crate::clock::millis;
 use crate::event::Event;
 use crate::id::{RunId, Slot, StepNumber};
 use crate::limits::{
-    CLAIMS_MAX, CONTROLS_KEPT_MAX, DEAD_LETTERS_KEPT, REJECTIONS_MAX, RUNS_LISTED_MAX, UNOPENED_MAX, WAKEUP_INTERVAL_MAX,
-    WAKEUP_SHARDS,
+    CLAIMS_MAX, CONTROLS_KEPT_MAX, DEAD_LETTERS_KEPT, PULSE_SLOTS_MAX, REJECTIONS_MAX, RUNS_LISTED_MAX, UNOPENED_MAX,
+    WAKEUP_INTERVAL_MAX, WAKEUP_SHARDS,
 };
 use crate::meter::Need;
 use crate::metrics::Metrics;
@@ -390,6 +390,20 @@ impl Redis {
 
     pub(super) async fn snapshot(&self, run: &RunId) -> Result<Option<Snapshot>, StoreError> {
         self.verb(Verb::Read, run, Vec::new()).await?.snapshot(run)
+    }
+
+    pub(super) async fn pulse(&self, run: &RunId) -> Result<Option<Pulse>, StoreError> {
+        self.verb(Verb::Pulse, run, vec![PULSE_SLOTS_MAX.to_string()]).await?.pulse()
+    }
+
+    pub(super) async fn live(&self, limit: usize) -> Result<Live, StoreError> {
+        let mut live = Live::default();
+        for shard in 0..WAKEUP_SHARDS {
+            let key = format!("{}:wakeups:{shard}", self.prefix);
+            let arguments = vec![(limit - live.runs.len()).to_string()];
+            Reply::new(self.connection.eval(Verb::Live, vec![key], self.given(), arguments).await?).live(&mut live)?;
+        }
+        Ok(live)
     }
 
     pub(super) async fn status(&self, run: &RunId) -> Result<Option<RunStatus>, StoreError> {
