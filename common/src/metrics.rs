@@ -24,6 +24,10 @@ use crate::run::{Outcome, RunStatus, StepRecord};
 use crate::store::{Again, Claimed};
 use crate::tool;
 
+mod fleet;
+
+pub use fleet::{Census, Fleet};
+
 /// Upper bounds of latency buckets, in seconds: from a tool call in memory to the longest step.
 const SECONDS: [f64; 18] =
     [0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0, 300.0, 600.0];
@@ -195,6 +199,15 @@ struct Families {
 impl Metrics {
     /// Nothing counted yet. `service` is what this process is: `planner`, `executor`, …
     pub fn new(service: &str) -> Self {
+        Self::build(service, |_registry| ()).0
+    }
+
+    /// The same, with what only one process of a fleet measures.
+    pub fn with_fleet(service: &str) -> (Self, Fleet) {
+        Self::build(service, Fleet::register)
+    }
+
+    fn build<T>(service: &str, more: impl FnOnce(&mut Registry) -> T) -> (Self, T) {
         let mut registry = Registry::with_prefix("planrelay");
         let r = &mut registry;
         let version = [("version", env!("CARGO_PKG_VERSION").to_owned()), ("service", service.to_owned())];
@@ -232,9 +245,10 @@ impl Metrics {
             models: Mutex::default(),
             registry: Registry::default(),
         };
+        let more = more(&mut registry);
         let metrics = Self(Arc::new(Families { registry, ..families }));
         metrics.begin();
-        metrics
+        (metrics, more)
     }
 
     /// Whatever an alert looks for is there from the beginning, as zero: a counter that appears with its first value shows no increase.

@@ -352,6 +352,11 @@ impl Store {
         verb!(self, None, keep_dead_letter(letter))
     }
 
+    /// How many dead letters are kept.
+    pub async fn dead_letter_count(&self) -> Result<u64, StoreError> {
+        verb!(self, None, dead_letter_count())
+    }
+
     /// Dead letters kept, newest first.
     pub async fn dead_letters(&self, limit: usize) -> Result<Vec<String>, StoreError> {
         verb!(self, None, dead_letters(limit))

@@ -270,6 +270,10 @@ impl Memory {
         kept.dead.truncate(DEAD_LETTERS_KEPT);
     }
 
+    pub(super) fn dead_letter_count(&self) -> u64 {
+        self.open().0.dead.len() as u64
+    }
+
     pub(super) fn dead_letters(&self, limit: usize) -> Vec<String> {
         self.open().0.dead.iter().take(limit).cloned().collect()
     }

@@ -453,6 +453,10 @@ impl Redis {
         self.connection.command("LTRIM", &[&list, "0", &(DEAD_LETTERS_KEPT - 1).to_string()]).await.map(|_trimmed| ())
     }
 
+    pub(super) async fn dead_letter_count(&self) -> Result<u64, StoreError> {
+        Reply::new(self.connection.command("LLEN", &[&format!("{}:dead", self.prefix)]).await?).number()
+    }
+
     pub(super) async fn dead_letters(&self, limit: usize) -> Result<Vec<String>, StoreError> {
         let last = limit.saturating_sub(1).to_string();
         Reply::new(self.connection.command("LRANGE", &[&format!("{}:dead", self.prefix), "0", &last]).await?).texts()
