@@ -450,3 +450,55 @@ fn add<M: prometheus_client::registry::Metric + Clone>(registry: &mut Registry, 
 fn tool_label(name: &str) -> &'static str {
     tool::NAMES.into_iter().find(|known| *known == name).unwrap_or("other")
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::run::Usage;
+
+    fn reply(model: &str) -> Result<Reply<()>, Failed> {
+        let usage = Usage { model_calls: 1, input_tokens: 7, output_tokens: 3, cost_nanos: 2_000_000, ..Usage::default() };
+        let call = ModelCall { model: model.to_owned(), rung: "text", usage, duration: Duration::from_millis(20) };
+        Ok(Reply { value: (), calls: vec![call] })
+    }
+
+    fn value(metrics: &Metrics, sample: &str) -> Option<f64> {
+        let text = metrics.text();
+        text.lines().find_map(|line| line.strip_prefix(sample)?.trim().parse().ok())
+    }
+
+    #[test]
+    fn an_endpoint_that_makes_up_names_does_not_flood_the_labels() {
+        let metrics = Metrics::new("test");
+        for n in 0..100 {
+            metrics.asked(Purpose::Act, "configured", &reply(&format!("model-{n}")));
+        }
+        let models = metrics.text().lines().filter(|line| line.starts_with("planrelay_model_requests_total{")).count();
+        assert_eq!(models, METRIC_MODELS_MAX + 1);
+        let other = "planrelay_model_requests_total{purpose=\"act\",model=\"other\",outcome=\"ok\"}";
+        assert_eq!(value(&metrics, other), Some(84.0));
+    }
+
+    #[test]
+    fn a_request_counts_with_what_it_took() {
+        let metrics = Metrics::new("test");
+        metrics.asked(Purpose::Plan, "configured", &reply("m"));
+        let failed = Failed { error: LlmError::Transient("x".to_owned()), calls: Vec::new() };
+        metrics.asked::<()>(Purpose::Plan, "configured", &Err(failed));
+        for (sample, expected) in [
+            ("planrelay_model_tokens_total{direction=\"input\",purpose=\"plan\",model=\"m\"}", 7.0),
+            ("planrelay_model_cost_dollars_total{purpose=\"plan\",model=\"m\"}", 0.002),
+            ("planrelay_model_duration_seconds_sum{purpose=\"plan\",model=\"m\"}", 0.02),
+            ("planrelay_model_requests_total{purpose=\"plan\",model=\"configured\",outcome=\"transient\"}", 1.0),
+            ("planrelay_build_info{version=\"0.1.0\",service=\"test\"}", 1.0),
+        ] {
+            assert_eq!(value(&metrics, sample), Some(expected), "{sample}");
+        }
+    }
+
+    #[test]
+    fn tools_that_models_make_up_have_one_label() {
+        assert_eq!(["search", "rm -rf", ""].map(tool_label), ["search", "other", "other"]);
+        assert_eq!(tool::builtin(true).iter().map(|tool| tool.name).collect::<BTreeSet<_>>(), BTreeSet::from(tool::NAMES));
+    }
+}

@@ -151,6 +151,12 @@ fn number(query: &BTreeMap<String, String>, name: &str, max: usize) -> Result<Op
     }
 }
 
+/// How long the caller wants to wait for a result, if at all.
+fn patience(query: &BTreeMap<String, String>) -> Result<Option<Duration>, Problem> {
+    let most = usize::try_from(API_WAIT_MAX.as_secs()).unwrap_or(usize::MAX);
+    Ok(number(query, "wait", most)?.map(|secs| Duration::from_secs(secs as u64)))
+}
+
 impl Api {
     /// A place among the requests that wait.
     fn place(&self) -> Result<OwnedSemaphorePermit, Problem> {
@@ -159,10 +165,9 @@ impl Api {
     }
 
     /// The result of a run as soon as there is one, or where the run stands when the wait is over.
-    async fn outcome(&self, run: &RunId, query: &BTreeMap<String, String>) -> Answered {
-        let secs = number(query, "wait", usize::try_from(API_WAIT_MAX.as_secs()).unwrap_or(usize::MAX))?.unwrap_or(0);
-        let _place = if secs > 0 { Some(self.place()?) } else { None };
-        let wait = self.client.wait(run, Duration::from_secs(secs as u64));
+    async fn outcome(&self, run: &RunId, patience: Duration) -> Answered {
+        let _place = if patience.is_zero() { None } else { Some(self.place()?) };
+        let wait = self.client.wait(run, patience);
         let waited = self.stop.run_until_cancelled(wait).await;
         match waited {
             Some(Ok(document)) => Ok(Json(document).into_response()),
@@ -183,12 +188,13 @@ async fn submit(
     body: Result<Bytes, BytesRejection>,
 ) -> Answered {
     json_only(&headers)?;
+    let patience = patience(&query)?;
     let objective: ObjectiveMessage = message::parse(&body?)?;
     let run = api.client.submit(&api.broker, objective).await?;
     let location = [(LOCATION, format!("/v1/runs/{run}"))];
-    if query.contains_key("wait") {
+    if let Some(patience) = patience {
         // It may be that no planner has opened the run yet.
-        return match api.outcome(&run, &query).await {
+        return match api.outcome(&run, patience).await {
             Err(Problem(StatusCode::NOT_FOUND, _)) => Ok(accepted(&run, location)),
             answered => answered.map(|response| (location, response).into_response()),
         };
@@ -228,7 +234,7 @@ async fn show(State(api): State<Api>, Path(run): Path<String>) -> Answered {
 }
 
 async fn result(State(api): State<Api>, Path(run): Path<String>, Query(query): Query<BTreeMap<String, String>>) -> Answered {
-    api.outcome(&run_id(&run)?, &query).await
+    api.outcome(&run_id(&run)?, patience(&query)?.unwrap_or_default()).await
 }
 
 async fn events(
