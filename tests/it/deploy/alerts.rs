@@ -385,7 +385,7 @@ fn every_alert_fires_when_it_must() {
     let tests: Vec<Value> = CASES.iter().map(as_test).collect();
     let folder = tempfile::tempdir().unwrap();
     let tests_file = folder.path().join("tests.yaml");
-    let text = json!({"rule_files": [file(RULES)], "evaluation_interval": "15s", "tests": tests}).to_string();
+    let text = json!({"rule_files": [file(RULES)], "evaluation_interval": "1m", "tests": tests}).to_string();
     std::fs::write(&tests_file, text).unwrap();
     promtool(&["test", "rules", tests_file.to_str().unwrap()]);
 }
