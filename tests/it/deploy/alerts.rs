@@ -332,6 +332,14 @@ const CASES: &[Case] = &[
         firing: &[17, 25],
         labels: &["{}"],
     },
+    // A console that has never been able to look.
+    Case {
+        alert: "PlanrelayCensusOld",
+        series: &[("planrelay_stuck_runs", "0x40")],
+        silent: &[3],
+        firing: &[10, 30],
+        labels: &["{}"],
+    },
     Case {
         alert: "PlanrelayReconnects",
         series: &[

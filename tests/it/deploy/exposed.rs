@@ -1,13 +1,13 @@
 //! What can be asked of Prometheus: the services' own metrics, read from the text that they answer at `/metrics`, and a few of others.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::fmt::Write as _;
 use std::time::Duration;
 
+use common::broker::QueueLook;
 use common::id::{Slot, StepNumber};
 use common::llm::{Failed, LlmError, ModelCall, Reply};
 use common::message::Queue;
-use common::metrics::{AttemptEnd, Metrics, PlanKind, Purpose, Server, Settled};
+use common::metrics::{AttemptEnd, Census, Metrics, PlanKind, Purpose, Server, Settled};
 use common::run::{Budget, Outcome, RunStatus, StepRecord, StepState, Usage};
 use common::store::{Claim, Claimed, Owed};
 use common::tool;
@@ -160,19 +160,10 @@ fn claimed(metrics: &Metrics, slot: Slot) {
 
 /// What the console adds, from its census of the whole stack.
 fn fleet() -> String {
-    let mut text = String::new();
-    let mut sample = |series: String| writeln!(text, "planrelay_{series} 0").expect("a string takes everything");
-    for status in RunStatus::ALL.into_iter().filter(|status| !status.is_final()) {
-        sample(format!("live_runs{{status=\"{}\"}}", status.as_str()));
-    }
-    for queue in Queue::ALL {
-        sample(format!("queue_messages{{queue=\"{}\"}}", queue.role()));
-        sample(format!("queue_consumers{{queue=\"{}\"}}", queue.role()));
-    }
-    for name in ["stuck_runs", "backlog_age_seconds", "overdue_seconds", "dead_letters_kept", "census_age_seconds"] {
-        sample(name.to_owned());
-    }
-    text
+    let (metrics, fleet) = Metrics::with_fleet("*");
+    let queues = Queue::ALL.map(|queue| (queue, QueueLook { ready: 0, consumers: 0 }));
+    fleet.show(&Census { queues: queues.into(), ..Census::default() });
+    metrics.text()
 }
 
 #[test]
