@@ -7,8 +7,8 @@ use serde_json::Value;
 use super::exposed::Exposed;
 use super::{alerts, at, read};
 
-const DASHBOARD: &str = "deploy/grafana/dashboards/planrelay.json";
 const PROVISIONED: &str = "deploy/grafana/provisioning";
+const DASHBOARD: &str = "deploy/grafana/provisioning/dashboards/planrelay.json";
 
 /// What Grafana puts in place of its variables, for Prometheus' own parser.
 const VARIABLES: [(&str, &str); 2] = [("$__rate_interval", "5m"), ("$__range", "1h")];
@@ -97,8 +97,9 @@ fn what_is_provisioned_fits_together() {
     let variable = variables.iter().find(|variable| variable["name"] == "datasource").expect("a variable for the data source");
     assert_eq!(at(variable, "/current/value"), at(&source, "/datasources/0/uid"));
     assert_eq!(at(&source, "/datasources/0/url"), "http://prometheus:9090");
+    // The folder is mounted as /etc/grafana/provisioning.
     let provider: Value = read(format!("{PROVISIONED}/dashboards/planrelay.yaml"));
-    assert_eq!(at(&provider, "/providers/0/options/path"), "/var/lib/grafana/dashboards");
+    assert_eq!(at(&provider, "/providers/0/options/path"), "/etc/grafana/provisioning/dashboards");
     let prometheus: Value = read("deploy/prometheus/prometheus.yml");
     assert_eq!(prometheus["rule_files"], serde_json::json!(["rules.yaml"]));
 }
