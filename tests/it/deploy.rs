@@ -1,5 +1,5 @@
-//! What operators deploy: manifests for Kubernetes, alert rules and the dashboard are held against the settings, queues and metrics that the
-//! code has, and against the published schemas.
+//! What operators deploy: manifests for Kubernetes, alert rules and the dashboard are held against the settings, queues and metrics that
+//! the code has, and against the published schemas.
 
 use std::path::{Path, PathBuf};
 

@@ -205,7 +205,6 @@ fn every_pod_is_contained() {
         assert_eq!(container["securityContext"], contained, "{name}");
         assert_eq!(pod["automountServiceAccountToken"], false, "{name}");
         assert_eq!(pod["serviceAccountName"], account, "{name}");
-        // Service links would become settings that do not exist.
         assert_eq!(pod["enableServiceLinks"], false, "{name}");
         for (kind, resource) in [("requests", "cpu"), ("requests", "memory"), ("limits", "memory")] {
             assert!(container["resources"][kind][resource].is_string(), "{name}: {kind} of {resource}");
