@@ -1,0 +1,392 @@
+//! What a broker can be asked without changing anything, for `planrelay doctor`.
+//!
+//! A host is greeted before anybody logs in: that tells its version even where the password is wrong. Queues are declared passively,
+//! and again with our arguments where they exist, which compares them and does no more. Permissions show in requests that the broker
+//! checks for permission first and refuses as invalid then; should a broker ever take one, it ends with the connection.
+
+use std::str::FromStr;
+use std::time::Duration;
+
+use futures::{AsyncReadExt, AsyncWriteExt};
+use lapin::options::{BasicConsumeOptions, BasicPublishOptions, ConfirmSelectOptions, QueueDeclareOptions};
+use lapin::protocol::connection::AMQPMethod;
+use lapin::protocol::{AMQPClass, AMQPErrorKind, AMQPHardError, AMQPSoftError, parse_class};
+use lapin::tcp::AMQPUriTcpExt;
+use lapin::types::{AMQPValue, FieldTable};
+use lapin::uri::AMQPUri;
+use lapin::{BasicProperties, Channel, Connection, ConnectionProperties, ErrorKind};
+use secrecy::{ExposeSecret, SecretString};
+use tokio::time::{Instant, timeout};
+
+use super::address::Address;
+use super::topology;
+use super::wire::short;
+use crate::broker::ConnectError;
+use crate::config::BrokerConfig;
+use crate::ids::Ids;
+use crate::limits::{CONNECT_TIMEOUT, DOCTOR_TIMEOUT, GREETING_BYTES_MAX};
+use crate::message::Queue;
+
+/// The protocol header of AMQP 0-9-1.
+const HEADER: &[u8; 8] = b"AMQP\x00\x00\x09\x01";
+/// Type, channel and length before the payload of a frame.
+const FRAME_HEAD_BYTES: usize = 7;
+
+/// What was found of the configured broker.
+#[derive(Debug)]
+pub struct Inspection {
+    /// Every host, in the order of the configuration.
+    pub hosts: Vec<HostFacts>,
+    /// Who is logged in, and where.
+    pub login: Login,
+    /// The queues and what may be done with them, by the first host that lets us in.
+    pub queues: Option<QueuesFacts>,
+}
+
+/// The parts of a URL that commands are made of.
+#[derive(Debug, Clone)]
+pub struct Login {
+    /// The user.
+    pub user: String,
+    /// The virtual host.
+    pub vhost: String,
+    /// The host of the first URL.
+    pub host: String,
+}
+
+/// One host.
+#[derive(Debug)]
+pub struct HostFacts {
+    /// The URL, password masked.
+    pub url: String,
+    /// `host:port`.
+    pub address: String,
+    /// What it says before a login; the error is why it says nothing.
+    pub greeting: Result<Greeting, String>,
+    /// How long the way to a session took, or why there is none.
+    pub session: Result<Duration, Refusal>,
+}
+
+/// What a broker says of itself.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Greeting {
+    /// `RabbitMQ`.
+    pub product: String,
+    /// `3.10.8`.
+    pub version: String,
+    /// The name of its cluster.
+    pub cluster: String,
+}
+
+/// Why there is no session.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Refusal {
+    /// Nobody answers, or not in AMQP.
+    Unreachable(String),
+    /// User or password.
+    Credentials(String),
+    /// The virtual host is not there.
+    NoVirtualHost(String),
+    /// The user may not enter it.
+    VirtualHost(String),
+    /// Anything else that the broker says.
+    Other(String),
+}
+
+/// The queues, and what the user may do.
+#[derive(Debug)]
+pub struct QueuesFacts {
+    /// Each queue.
+    pub queues: Vec<QueueFacts>,
+    /// Publishing, to a queue that does not exist.
+    pub write: Result<(), Denial>,
+}
+
+/// One queue.
+#[derive(Debug)]
+pub struct QueueFacts {
+    /// Which.
+    pub queue: Queue,
+    /// Its full name.
+    pub name: String,
+    /// What is there.
+    pub state: QueueState,
+    /// Whether the user may declare it.
+    pub configure: Result<(), Denial>,
+    /// Whether the user may consume it.
+    pub read: Result<(), Denial>,
+}
+
+/// What is there under the name of a queue.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum QueueState {
+    /// Nothing.
+    Missing,
+    /// A queue as it should be, or whose arguments cannot be compared because the user may not declare it.
+    Found(Counts),
+    /// A queue with other arguments; what the broker says about them.
+    Otherwise(Counts, String),
+    /// The broker gave no answer that says.
+    Unknown(String),
+}
+
+/// What a passive declare tells.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Counts {
+    /// Messages that wait.
+    pub ready: u32,
+    /// Consumers.
+    pub consumers: u32,
+}
+
+/// Why something could not be done, or is not known to be possible.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Denial {
+    /// The user may not.
+    Forbidden(String),
+    /// Nobody may publish now: the broker is short of memory or disk.
+    Blocked,
+    /// The broker said something else, or nothing in time.
+    Unknown(String),
+}
+
+/// Looks at every host and, over the first that lets us in, at the queues of `prefix`. Changes nothing.
+pub async fn inspect(config: &BrokerConfig, prefix: &str, ids: &Ids) -> Result<Inspection, ConnectError> {
+    let uris = config.urls.iter().map(read_url).collect::<Result<Vec<_>, _>>()?;
+    let first = uris.first().map(|(uri, _)| uri).ok_or_else(|| ConnectError::BadUrl("no URL is given".to_owned()))?;
+    let login =
+        Login { user: first.authority.userinfo.username.clone(), vhost: first.vhost.clone(), host: first.authority.host.clone() };
+    let looks = futures::future::join_all(uris.into_iter().map(|(uri, shown)| host(uri, shown))).await;
+    let (mut hosts, mut queues) = (Vec::new(), None);
+    for (facts, connection) in looks {
+        hosts.push(facts);
+        let Some(connection) = connection else { continue };
+        if queues.is_none() {
+            queues = Some(look(&connection, prefix, ids).await);
+        }
+        // A broker that does not answer this is left alone.
+        let _closed_or_not = timeout(Duration::from_secs(1), connection.close(200, "OK".into())).await;
+    }
+    Ok(Inspection { hosts, login, queues })
+}
+
+/// A URL as the client library reads it, and as people may see it.
+pub(super) fn read_url(url: &SecretString) -> Result<(AMQPUri, String), ConnectError> {
+    let Address { full, shown } = Address::parse(url.expose_secret())?;
+    let uri = AMQPUri::from_str(&full).map_err(|_repeats_it| ConnectError::BadUrl("cannot be read".to_owned()))?;
+    Ok((uri, shown))
+}
+
+async fn host(uri: AMQPUri, url: String) -> (HostFacts, Option<Connection>) {
+    let address = format!("{}:{}", uri.authority.host, uri.authority.port);
+    let greeting = match timeout(CONNECT_TIMEOUT, greet(&uri)).await {
+        Ok(Ok(greeting)) => Ok(greeting),
+        Ok(Err(error)) => Err(error.to_string()),
+        Err(_elapsed) => Err(late(CONNECT_TIMEOUT)),
+    };
+    if let Err(why) = &greeting {
+        let session = Err(Refusal::Unreachable(why.clone()));
+        return (HostFacts { url, address, greeting, session }, None);
+    }
+    let started = Instant::now();
+    let properties = ConnectionProperties::default().with_connection_name("planrelay doctor".into());
+    let (session, connection) = match timeout(CONNECT_TIMEOUT, Connection::connect_uri(uri, properties)).await {
+        Ok(Ok(connection)) => (Ok(started.elapsed()), Some(connection)),
+        Ok(Err(error)) => (Err(refusal(&error)), None),
+        Err(_elapsed) => (Err(Refusal::Unreachable(late(CONNECT_TIMEOUT))), None),
+    };
+    (HostFacts { url, address, greeting, session }, connection)
+}
+
+/// The first frame that the broker sends: it tells the version, which the client library keeps to itself.
+async fn greet(uri: &AMQPUri) -> Result<Greeting, std::io::Error> {
+    let runtime = lapin::runtime::default_runtime().map_err(std::io::Error::other)?;
+    let mut stream = uri.connect_async(&runtime).await?;
+    stream.write_all(HEADER).await?;
+    stream.flush().await?;
+    let mut head = [0; FRAME_HEAD_BYTES];
+    stream.read_exact(&mut head).await.map_err(|_short| not_amqp())?;
+    let length = usize::try_from(u32::from_be_bytes([head[3], head[4], head[5], head[6]])).unwrap_or(usize::MAX);
+    // A method on channel 0.
+    if head[..3] != [1, 0, 0] || length > GREETING_BYTES_MAX {
+        return Err(not_amqp());
+    }
+    let mut payload = vec![0; length];
+    stream.read_exact(&mut payload).await.map_err(|_short| not_amqp())?;
+    read_greeting(&payload).ok_or_else(not_amqp)
+}
+
+fn not_amqp() -> std::io::Error {
+    std::io::Error::other("what answers there does not speak AMQP 0-9-1")
+}
+
+/// The properties in a `connection.start`.
+fn read_greeting(payload: &[u8]) -> Option<Greeting> {
+    let Ok((_, AMQPClass::Connection(AMQPMethod::Start(start)))) = parse_class(payload) else { return None };
+    let text = |key: &str| {
+        let value = start.server_properties.inner().get(key).and_then(AMQPValue::as_long_string);
+        value.map(|text| String::from_utf8_lossy(text.as_bytes()).chars().take(100).collect()).unwrap_or_default()
+    };
+    Some(Greeting { product: text("product"), version: text("version"), cluster: text("cluster_name") })
+}
+
+fn refusal(error: &lapin::Error) -> Refusal {
+    let ErrorKind::ProtocolError(said) = error.kind() else { return Refusal::Unreachable(error.to_string()) };
+    let why = said.get_message().to_string();
+    let is = |hard: AMQPHardError| matches!(said.kind(), AMQPErrorKind::Hard(kind) if *kind == hard);
+    match said.kind() {
+        AMQPErrorKind::Soft(AMQPSoftError::ACCESSREFUSED) => Refusal::Credentials(why),
+        _ if is(AMQPHardError::NOTALLOWED) && why.contains("not found") => Refusal::NoVirtualHost(why),
+        _ if is(AMQPHardError::NOTALLOWED) && why.contains("refused") => Refusal::VirtualHost(why),
+        AMQPErrorKind::Soft(_) | AMQPErrorKind::Hard(_) => Refusal::Other(why),
+    }
+}
+
+async fn look(connection: &Connection, prefix: &str, ids: &Ids) -> QueuesFacts {
+    let queues = Queue::ALL.map(async |queue| {
+        let name = queue.name(prefix);
+        let (state, configure) = match timeout(DOCTOR_TIMEOUT, state(connection, queue, prefix, &name)).await {
+            Ok(found) => found,
+            Err(_elapsed) => (QueueState::Unknown(late(DOCTOR_TIMEOUT)), Err(Denial::Unknown(late(DOCTOR_TIMEOUT)))),
+        };
+        let read = timeout(DOCTOR_TIMEOUT, may_read(connection, &name)).await;
+        let read = read.unwrap_or_else(|_elapsed| Err(Denial::Unknown(late(DOCTOR_TIMEOUT))));
+        QueueFacts { queue, name, state, configure, read }
+    });
+    let nobodys = format!("{prefix}.v1.{}", ids.unique());
+    let (queues, write) = futures::join!(futures::future::join_all(queues), may_write(connection, &nobodys));
+    QueuesFacts { queues, write }
+}
+
+fn late(limit: Duration) -> String {
+    format!("no answer within {} s", limit.as_secs())
+}
+
+/// What is there under `name`, and whether it may be declared.
+async fn state(connection: &Connection, queue: Queue, prefix: &str, name: &str) -> (QueueState, Result<(), Denial>) {
+    let passive = QueueDeclareOptions { passive: true, ..QueueDeclareOptions::durable() };
+    let counts = match declare(connection, name, passive, FieldTable::default()).await {
+        Ok(counts) => counts,
+        Err(error) if is_soft(&error, AMQPSoftError::NOTFOUND) => {
+            return (QueueState::Missing, may_declare(connection, queue, prefix, name).await);
+        }
+        Err(error) => {
+            let why = sentence(&error);
+            return (QueueState::Unknown(why.clone()), Err(Denial::Unknown(why)));
+        }
+    };
+    let arguments = topology::arguments(queue, prefix);
+    match declare(connection, name, QueueDeclareOptions::durable(), arguments).await {
+        Ok(counts) => (QueueState::Found(counts), Ok(())),
+        Err(error) if is_soft(&error, AMQPSoftError::PRECONDITIONFAILED) => {
+            (QueueState::Otherwise(counts, sentence(&error)), Ok(()))
+        }
+        Err(error) => (QueueState::Found(counts), Err(denial(&error))),
+    }
+}
+
+/// Whether a queue that is not there could be declared: by a declaration that no broker can carry out, since a quorum queue is durable
+/// and belongs to no connection. What it needs permission for is the same: the queue itself, and its dead letters' way out.
+async fn may_declare(connection: &Connection, queue: Queue, prefix: &str, name: &str) -> Result<(), Denial> {
+    let impossible = QueueDeclareOptions { exclusive: true, ..QueueDeclareOptions::default() };
+    match declare(connection, name, impossible, topology::arguments(queue, prefix)).await {
+        Ok(_) => Ok(()),
+        Err(error) if is_soft(&error, AMQPSoftError::PRECONDITIONFAILED) => Ok(()),
+        Err(error) => Err(denial(&error)),
+    }
+}
+
+/// Whether a queue may be consumed: by a consumer with a priority that is no number.
+async fn may_read(connection: &Connection, name: &str) -> Result<(), Denial> {
+    let channel = connection.create_channel().await.map_err(|error| denial(&error))?;
+    let mut arguments = FieldTable::default();
+    arguments.insert("x-priority".into(), AMQPValue::LongString("none".into()));
+    let name = short(name).map_err(Denial::Unknown)?;
+    match channel.basic_consume(name, "planrelay-doctor".into(), BasicConsumeOptions::default(), arguments).await {
+        Ok(_consumer) => Ok(()),
+        Err(error) if is_soft(&error, AMQPSoftError::PRECONDITIONFAILED) || is_soft(&error, AMQPSoftError::NOTFOUND) => Ok(()),
+        Err(error) => Err(denial(&error)),
+    }
+}
+
+/// Whether messages may be published: one to a queue that nobody has comes back.
+async fn may_write(connection: &Connection, nobodys: &str) -> Result<(), Denial> {
+    let publishing = async {
+        let channel = connection.create_channel().await?;
+        channel.confirm_select(ConfirmSelectOptions::default()).await?;
+        let options = BasicPublishOptions { mandatory: true, ..BasicPublishOptions::default() };
+        let name = short(nobodys).map_err(std::io::Error::other)?;
+        channel.basic_publish("".into(), name, options, b"", BasicProperties::default()).await?.await
+    };
+    match timeout(DOCTOR_TIMEOUT, publishing).await {
+        Ok(Ok(_returned)) => Ok(()),
+        Ok(Err(error)) => Err(denial(&error)),
+        Err(_elapsed) if connection.status().blocked() => Err(Denial::Blocked),
+        Err(_elapsed) => Err(Denial::Unknown(late(DOCTOR_TIMEOUT))),
+    }
+}
+
+/// Declares on a channel of its own: a refusal closes it.
+async fn declare(
+    connection: &Connection,
+    name: &str,
+    options: QueueDeclareOptions,
+    arguments: FieldTable,
+) -> Result<Counts, lapin::Error> {
+    let channel: Channel = connection.create_channel().await?;
+    let name = short(name).map_err(std::io::Error::other)?;
+    let found = channel.queue_declare(name, options, arguments).await?;
+    // The channels of refused requests are gone, this one would stay.
+    let _closed_or_not = channel.close(200, "OK".into()).await;
+    Ok(Counts { ready: found.message_count(), consumers: found.consumer_count() })
+}
+
+fn denial(error: &lapin::Error) -> Denial {
+    let why = sentence(error);
+    if is_soft(error, AMQPSoftError::ACCESSREFUSED) { Denial::Forbidden(why) } else { Denial::Unknown(why) }
+}
+
+fn is_soft(error: &lapin::Error, soft: AMQPSoftError) -> bool {
+    matches!(error.kind(), ErrorKind::ProtocolError(said) if matches!(said.kind(), AMQPErrorKind::Soft(kind) if *kind == soft))
+}
+
+fn sentence(error: &lapin::Error) -> String {
+    if let ErrorKind::ProtocolError(said) = error.kind() {
+        return said.get_message().to_string();
+    }
+    error.to_string()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// As RabbitMQ sends it, cut to what is read.
+    fn start(properties: &[(&str, &str)]) -> Vec<u8> {
+        let mut table = Vec::new();
+        for (name, value) in properties {
+            table.push(u8::try_from(name.len()).unwrap());
+            table.extend(name.as_bytes());
+            table.push(b'S');
+            table.extend(u32::try_from(value.len()).unwrap().to_be_bytes());
+            table.extend(value.as_bytes());
+        }
+        let mut payload = vec![0, 10, 0, 10, 0, 9];
+        payload.extend(u32::try_from(table.len()).unwrap().to_be_bytes());
+        payload.extend(table);
+        payload.extend(b"\0\0\0\x05PLAIN\0\0\0\x05en_US");
+        payload
+    }
+
+    #[test]
+    fn greetings_are_read() {
+        let sent = start(&[("product", "RabbitMQ"), ("version", "3.10.8"), ("cluster_name", "rabbit@a")]);
+        let greeting = Greeting { product: "RabbitMQ".into(), version: "3.10.8".into(), cluster: "rabbit@a".into() };
+        assert_eq!(read_greeting(&sent), Some(greeting));
+        assert_eq!(read_greeting(&start(&[])), Some(Greeting::default()));
+        for cut in 0..sent.len() - 20 {
+            assert_eq!(read_greeting(&sent[..cut]), None, "{cut} bytes");
+        }
+        assert_eq!(read_greeting(b"-ERR unknown command"), None);
+    }
+}
