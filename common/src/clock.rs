@@ -56,9 +56,9 @@ impl Reading {
         Self { ahead_ms, error_ms: (way_ms + unsaid_ms).div_ceil(2) }
     }
 
-    /// The same of a `Date` header, which tells whole seconds.
+    /// The same of a `Date` header, which tells whole seconds, and may be a second old: servers keep it.
     pub fn of_http_date(date: &str, sent_ms: u64, got_ms: u64) -> Option<Self> {
-        Some(Self::new(http_date(date.trim())?.saturating_mul(1000), 1000, sent_ms, got_ms))
+        Some(Self::new(http_date(date.trim())?.saturating_mul(1000), 2000, sent_ms, got_ms))
     }
 
     /// How far the clocks differ at the least, in milliseconds.
@@ -96,7 +96,7 @@ mod tests {
         assert_eq!(Reading::new(1_000, 0, 5_000, 5_000).differs_ms(), 4_000);
         assert_eq!(Reading::new(5_900, 0, 5_000, 7_000).differs_ms(), 0, "within the way to and fro");
         let date = "Thu, 01 Jan 1970 00:01:00 GMT";
-        assert_eq!(Reading::of_http_date(date, 60_400, 60_400), Some(reading(100, 500)));
+        assert_eq!(Reading::of_http_date(date, 60_400, 60_400), Some(reading(600, 1000)));
         assert_eq!(Reading::of_http_date("yesterday", 0, 0), None);
     }
 

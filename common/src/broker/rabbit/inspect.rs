@@ -4,17 +4,19 @@
 //! and again with our arguments where they exist, which compares them and does no more. Permissions show in requests that the broker
 //! checks for permission first and refuses as invalid then; should a broker ever take one, it ends with the connection.
 
+use std::pin::pin;
 use std::str::FromStr;
 use std::time::Duration;
 
-use futures::{AsyncReadExt, AsyncWriteExt};
+use futures::future::{Either, select};
+use futures::{AsyncReadExt, AsyncWriteExt, StreamExt};
 use lapin::options::{BasicConsumeOptions, BasicPublishOptions, ConfirmSelectOptions, QueueDeclareOptions};
 use lapin::protocol::connection::AMQPMethod;
 use lapin::protocol::{AMQPClass, AMQPErrorKind, AMQPHardError, AMQPSoftError, parse_class};
 use lapin::tcp::AMQPUriTcpExt;
 use lapin::types::{AMQPValue, FieldTable};
 use lapin::uri::AMQPUri;
-use lapin::{BasicProperties, Channel, Connection, ConnectionProperties, ErrorKind};
+use lapin::{BasicProperties, Channel, Connection, ConnectionProperties, ErrorKind, Event};
 use secrecy::{ExposeSecret, SecretString};
 use tokio::time::{Instant, timeout};
 
@@ -253,9 +255,9 @@ async fn look(connection: &Connection, prefix: &str, ids: &Ids) -> QueuesFacts {
         let read = read.unwrap_or_else(|_elapsed| Err(Denial::Unknown(late(DOCTOR_TIMEOUT))));
         QueueFacts { queue, name, state, configure, read }
     });
-    let nobodys = format!("{prefix}.v1.{}", ids.unique());
-    let (queues, write) = futures::join!(futures::future::join_all(queues), may_write(connection, &nobodys));
-    QueuesFacts { queues, write }
+    let queues = futures::future::join_all(queues).await;
+    // Last: a broker that is short of memory hears nothing more of a connection that publishes.
+    QueuesFacts { queues, write: may_write(connection, &format!("{prefix}.v1.{}", ids.unique())).await }
 }
 
 fn late(limit: Duration) -> String {
@@ -309,19 +311,32 @@ async fn may_read(connection: &Connection, name: &str) -> Result<(), Denial> {
     }
 }
 
-/// Whether messages may be published: one to a queue that nobody has comes back.
+/// Whether messages may be published: those to a queue that nobody has come back. Two, because a broker that is short of memory still takes
+/// the first.
 async fn may_write(connection: &Connection, nobodys: &str) -> Result<(), Denial> {
+    let mut events = connection.events_listener();
+    let blocked = async {
+        while let Some(event) = events.next().await {
+            if matches!(event, Event::ConnectionBlocked(_)) {
+                return;
+            }
+        }
+        futures::future::pending().await
+    };
     let publishing = async {
         let channel = connection.create_channel().await?;
         channel.confirm_select(ConfirmSelectOptions::default()).await?;
         let options = BasicPublishOptions { mandatory: true, ..BasicPublishOptions::default() };
         let name = short(nobodys).map_err(std::io::Error::other)?;
-        channel.basic_publish("".into(), name, options, b"", BasicProperties::default()).await?.await
+        for _ in 0..2 {
+            channel.basic_publish("".into(), name.clone(), options, b"", BasicProperties::default()).await?.await?;
+        }
+        Ok(())
     };
-    match timeout(DOCTOR_TIMEOUT, publishing).await {
-        Ok(Ok(_returned)) => Ok(()),
-        Ok(Err(error)) => Err(denial(&error)),
-        Err(_elapsed) if connection.status().blocked() => Err(Denial::Blocked),
+    match timeout(DOCTOR_TIMEOUT, select(pin!(publishing), pin!(blocked))).await {
+        Ok(Either::Left((Ok(()), _))) => Ok(()),
+        Ok(Either::Left((Err(error), _))) => Err(denial(&error)),
+        Ok(Either::Right(((), _))) => Err(Denial::Blocked),
         Err(_elapsed) => Err(Denial::Unknown(late(DOCTOR_TIMEOUT))),
     }
 }

@@ -62,7 +62,7 @@ pub struct Asked<T> {
 /// Why there is no answer.
 #[derive(Debug)]
 pub struct Unanswered {
-    /// The status code; 0: no response.
+    /// The status code, or one of its kind; 0: no response, or one that may be better the next time.
     pub status: u16,
     /// What happened, in one sentence.
     pub why: String,
@@ -220,7 +220,12 @@ impl From<Failure> for Unanswered {
 
 impl From<LlmError> for Unanswered {
     fn from(error: LlmError) -> Self {
-        Self { status: 0, why: error.to_string(), no_model: false }
+        let status = match error {
+            LlmError::Transient(_) => 0,
+            LlmError::RateLimited { .. } => 429,
+            LlmError::Exhausted(_) | LlmError::Permanent(_) => 400,
+        };
+        Self { status, why: error.to_string(), no_model: false }
     }
 }
 

@@ -130,6 +130,8 @@ pub enum Rights {
     Lacks(Vec<String>),
     /// Scripts do not run; what the server said.
     NoScripts(String),
+    /// Nothing runs now; what the server said.
+    Unknown(String),
 }
 
 /// Looks at every configured server and, in a cluster, at the others. Writes nothing.
@@ -218,8 +220,8 @@ async fn ask<T: FromRedisValue>(server: &mut MultiplexedConnection, name: &str, 
 
 async fn look(server: &mut MultiplexedConnection, prefix: &str) -> Result<(Facts, Option<u64>), Refusal> {
     if let Err(error) = ask::<()>(server, "PING", &[]).await
-        // A user who may not even do that; what else is missing is found below.
-        && error.code() != Some("NOPERM")
+        // A user who may not even do that, and a server that cannot write: what that means is found below.
+        && !matches!(error.code(), Some("NOPERM" | "MISCONF"))
     {
         return Err(refusal(&error));
     }
@@ -306,7 +308,8 @@ async fn rights(server: &mut MultiplexedConnection, prefix: &str) -> Rights {
     match ask::<Vec<String>>(server, "EVAL", &arguments).await {
         Ok(denied) if denied.is_empty() => {}
         Ok(denied) => return Rights::Lacks(denied),
-        Err(error) => return Rights::NoScripts(error.to_string()),
+        Err(error) if matches!(error.code(), Some("NOPERM" | "ERR")) => return Rights::NoScripts(error.to_string()),
+        Err(error) => return Rights::Unknown(error.to_string()),
     }
     // Scripts are sent by their hash. This one is nobody's.
     match ask::<()>(server, "EVALSHA", &["0000000000000000000000000000000000000000", "0"]).await {

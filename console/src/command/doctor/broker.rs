@@ -84,7 +84,7 @@ fn host_check(host: &HostFacts, login: &Login, prefix: &str, usable: bool) -> Ch
         }
         Ok(took) => Check::ok(name, format!("{said}, a session in {}", span(common::clock::millis(*took)))),
         Err(Refusal::Unreachable(why)) => failed(
-            format!("nobody can be reached: {}", one_line(why)),
+            format!("cannot be reached: {}", one_line(why)),
             "sudo systemctl start rabbitmq-server # or set AMQP_URL".into(),
         ),
         Err(Refusal::Credentials(why)) => {
@@ -226,7 +226,7 @@ pub(super) fn management(asked: &Result<Management, Unmanaged>, urls: &[String],
         Ok(management) => management_says(management),
         Err(Unmanaged::Unreachable(why)) if named => {
             let mend = "rabbitmq-plugins enable rabbitmq_management";
-            Check::failed(name, Fault::Unreachable, format!("nobody can be reached at {place}: {}", one_line(why)), mend)
+            Check::failed(name, Fault::Unreachable, format!("{place} cannot be reached: {}", one_line(why)), mend)
         }
         Err(Unmanaged::Unreachable(_)) => {
             Check::skipped(name, format!("nobody answers at {place}: {without} (--management-url says where it is)"))
@@ -291,13 +291,10 @@ pub(super) fn consumer_timeout(holds: &[Hold], version: &str, management: Option
     let policy = |hold: &Hold| management?.queues.iter().find(|queue| queue.name == hold.queue)?.consumer_timeout();
     let limit = |hold: &Hold| policy(hold).unwrap_or(usual);
     let lines = holds.iter().map(|hold| {
-        let by = if policy(hold).is_some() { "by policy" } else { "the default" };
+        let by = if policy(hold).is_some() { "by policy" } else { "its default" };
         let (service, because) = (hold.service, &hold.because);
-        format!(
-            "a message is held by {service} for up to {} ({because}); taken back after {} ({by})",
-            minutes(hold.time),
-            minutes(limit(hold))
-        )
+        let (held, kept) = (minutes(hold.time), minutes(limit(hold)));
+        format!("{service} holds a message for up to {held} ({because}); RabbitMQ takes it back after {kept} ({by})")
     });
     let by_queue = Version::read(version).is_some_and(|version| version >= BY_QUEUE);
     let basis = match (management, by_queue) {

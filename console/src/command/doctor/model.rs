@@ -10,7 +10,7 @@ use common::llm::openai::OpenAi;
 use common::llm::openai::probe::{self, Asked, Calls, Configured, Listing, Unanswered, Writes};
 use tokio::time::timeout;
 
-use super::check::{Check, Fault};
+use super::check::{Check, Fault, Status};
 use crate::text::{amount, count, list, one_line, span};
 
 /// Checks beside the first, in the order in which they are shown.
@@ -37,7 +37,7 @@ pub(super) async fn look(config: &LlmConfig, free: bool) -> Found {
     let first = endpoint(config, &listing);
     let mut checks = vec![first.clone()];
     let model = match (&first.status, OpenAi::new(config)) {
-        (super::check::Status::Failed(_), _) => Err("the endpoint cannot be used".to_owned()),
+        (Status::Failed(_), _) => Err("the endpoint cannot be used".to_owned()),
         (_, made) => made,
     };
     match model {
@@ -69,7 +69,7 @@ async fn ask(openai: &OpenAi) -> Vec<Check> {
     let mut silent = Vec::new();
     for model in openai.configured() {
         let check = answers(&model, openai.probe_answer(&model).await);
-        if matches!(check.status, super::check::Status::Failed(_)) {
+        if check.status != Status::Ok {
             silent.extend(model.roles.iter().copied());
         }
         checks.push(check);

@@ -59,7 +59,7 @@ fn node_check(node: &Node, inspection: &Inspection, usable: bool) -> Check {
         Err(refusal) => {
             let (found, mend) = match refusal {
                 Refusal::Unreachable(why) => (
-                    format!("nobody can be reached: {}", one_line(why)),
+                    format!("cannot be reached: {}", one_line(why)),
                     "sudo systemctl start redis-server # or set REDIS_URL".to_owned(),
                 ),
                 Refusal::Credentials(why) => (
@@ -224,6 +224,7 @@ fn permissions(node: &Node, facts: &Facts, prefix: &str) -> Check {
             let found = format!("the user may not do {} on {prefix}:*", commands.join(", "));
             Check::failed(name, Fault::Unreachable, found, mend(&words.join(" ")))
         }
+        Rights::Unknown(why) => Check::skipped(name, format!("not known: {}", one_line(why))),
         Rights::NoScripts(why) => Check::failed(
             name,
             Fault::Unreachable,
