@@ -89,7 +89,7 @@ fn start(line: CommandLine) -> Result<Exit, Failure> {
             Command::List(args) => command::list::run(args, globals, config).await,
             Command::Doctor(args) => Box::pin(command::doctor::run(&args, globals, &loaded)).await,
             Command::Schema(args) => command::schema::run(&args, globals),
-            Command::Serve => Box::pin(serve::run(&config)).await,
+            Command::Serve => Box::pin(serve::run(config)).await,
             Command::Healthcheck => health::check(config.http.listen).await.map(|()| Exit::Ok).map_err(not_ready),
         }
     });

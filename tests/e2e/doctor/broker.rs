@@ -51,29 +51,37 @@ async fn who_may_not_enter_is_told_how_to_be_let_in() {
     let allow = async |configure: &str, write: &str, read: &str| {
         rabbit.ctl(&["set_permissions", "small", configure, write, read]).await;
     };
-    let ours = format!("^{prefix}\\.v1\\..*$");
+    let refused = ("rabbitmq_publishing", "failed", "small may not publish", entry);
     allow("^$", "^$", "^$").await;
-    let nothing = [
-        ("rabbitmq_permissions", "failed", "small may not declare objectives, steps", entry),
-        ("rabbitmq_publishing", "failed", "small may not publish", entry),
-    ];
-    at(&small).await.is(5, &nothing);
-    // The same where the queues exist.
+    let nothing = "small may not declare objectives, steps, reports, completions, controls and dead, and nobody has";
+    at(&small).await.is(5, &[("rabbitmq_permissions", "failed", nothing, entry), refused]);
+    // Where the queues exist, nobody but the planner needs to declare them.
     let planner = stack.start("planner");
     stack.queues_exist().await;
-    at(&small).await.is(5, &nothing);
+    let little = "may consume none of the queues: enough to submit, for no service";
+    at(&small).await.is(5, &[("rabbitmq_permissions", "warning", little, entry), refused]);
     drop(planner);
-    allow(&ours, "^amq\\.default$", "^$").await;
-    at(&small).await.is(5, &[("rabbitmq_permissions", "failed", "may not consume any of the queues", entry)]);
-    allow(&ours, "^amq\\.default$", &format!("^{prefix}\\.v1\\.steps$")).await;
-    let rest = "may not consume objectives, reports, completions, controls, dead: well, where no service";
-    at(&small).await.is(0, &[("rabbitmq_permissions", "warning", rest, entry), ("rabbitmq_publishing", "ok", "came back", "")]);
+    allow("^$", "^amq\\.default$", &format!("^{prefix}\\.v1\\.(steps|reports)$")).await;
+    let executor = "user small does not declare, and may consume steps and reports: enough for executor";
+    at(&small).await.is(0, &[("rabbitmq_permissions", "ok", executor, ""), ("rabbitmq_publishing", "ok", "came back", "")]);
+    allow("^$", "^amq\\.default$", "^$").await;
+    at(&small)
+        .await
+        .is(0, &[("rabbitmq_permissions", "warning", little, entry), ("queue_steps", "warning", "are not known", "")]);
     // The command that it prints is enough.
     let report = at(&small).await;
     let mend = report.checks().iter().find_map(|check| check["mend"].as_str().filter(|mend| mend.contains("set_permissions")));
     let words: Vec<String> = mend.unwrap().split(' ').skip(1).map(|word| word.trim_matches('\'').to_owned()).collect();
     rabbit.ctl(&words.iter().map(String::as_str).collect::<Vec<_>>()).await;
-    at(&small).await.is(0, &[("rabbitmq_permissions", "ok", "small may declare and consume", "")]);
+    at(&small).await.is(
+        0,
+        &[(
+            "rabbitmq_permissions",
+            "ok",
+            "small may declare, and may consume every queue: enough for planner, executor and summarizer",
+            "",
+        )],
+    );
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

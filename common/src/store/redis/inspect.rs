@@ -5,7 +5,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use futures::future::join_all;
 use redis::aio::MultiplexedConnection;
 use redis::{
-    AsyncConnectionConfig, Client, Cmd, ConnectionAddr, ConnectionInfo, ErrorKind, FromRedisValue, IntoConnectionInfo, RedisError,
+    AsyncConnectionConfig, Client, Cmd, ConnectionAddr, ConnectionInfo, ErrorKind, FromRedisValue, IntoConnectionInfo,
+    RedisError, Value,
 };
 use secrecy::ExposeSecret;
 use tokio::time::timeout;
@@ -19,6 +20,23 @@ use crate::limits::{CONNECT_TIMEOUT, DOCTOR_NODES_MAX, DOCTOR_TIMEOUT};
 /// Commands that are sent outside scripts.
 const PLAIN: [&str; 12] =
     ["PING", "ZADD", "ZREMRANGEBYRANK", "HGET", "ZREM", "GET", "XRANGE", "ZRANGE", "HMGET", "LPUSH", "LTRIM", "LRANGE"];
+
+/// What is enough to read runs and to submit them.
+const READS: [&str; 13] = [
+    "GET",
+    "HGET",
+    "HGETALL",
+    "HMGET",
+    "HVALS",
+    "LRANGE",
+    "SMEMBERS",
+    "TIME",
+    "XRANGE",
+    "XREVRANGE",
+    "ZCARD",
+    "ZRANGE",
+    "ZSCORE",
+];
 
 /// Asks which of the commands in `ARGV` (from the second on) the user may not use on the key `ARGV[1]`. Before Redis 7 scripts cannot
 /// ask; then the answer is only that scripts run.
@@ -71,7 +89,7 @@ pub enum Refusal {
 pub struct Facts {
     /// `Redis`, `Valkey`.
     pub kind: &'static str,
-    /// `7.0.15`; empty where `INFO` is not permitted.
+    /// `7.0.15`; empty where it does not say.
     pub version: String,
     /// Whether it is a node of a cluster.
     pub in_cluster: bool,
@@ -126,7 +144,9 @@ pub struct Cluster {
 pub enum Rights {
     /// Scripts run, and nothing that is needed is forbidden.
     All,
-    /// Scripts run, but not with these commands on our keys.
+    /// Scripts run, but not with these commands on our keys: enough to read and to submit, for no service.
+    Reads(Vec<String>),
+    /// The same, and not even enough to read.
     Lacks(Vec<String>),
     /// Scripts do not run; what the server said.
     NoScripts(String),
@@ -179,7 +199,8 @@ async fn node(info: ConnectionInfo, url: String, discovered: bool, prefix: &str)
 }
 
 async fn connect(info: ConnectionInfo) -> Result<MultiplexedConnection, Refusal> {
-    let settings = AsyncConnectionConfig::new().set_connection_timeout(Some(CONNECT_TIMEOUT)).set_response_timeout(None);
+    // Time limits are the caller's.
+    let settings = AsyncConnectionConfig::new().set_connection_timeout(None).set_response_timeout(None);
     let client = Client::open(info).map_err(|error| refusal(&error))?;
     client.get_multiplexed_async_connection_with_config(&settings).await.map_err(|error| refusal(&error))
 }
@@ -226,21 +247,29 @@ async fn look(server: &mut MultiplexedConnection, prefix: &str) -> Result<(Facts
         return Err(refusal(&error));
     }
     let info = Fields::read(&ask::<String>(server, "INFO", &[]).await.unwrap_or_default());
-    let valkey = info.text("server_name") == Some("valkey");
-    let version = if valkey { info.text("valkey_version") } else { info.text("redis_version") };
-    let in_cluster = info.text("redis_mode").or(info.text("server_mode")) == Some("cluster");
-    let replica = info.text("role") == Some("slave");
+    // Permitted to everybody, and tells a little of the same.
+    let hello: BTreeMap<String, Value> = ask(server, "HELLO", &[]).await.unwrap_or_default();
+    let hello = |name: &str| hello.get(name).and_then(|value| String::from_redis_value(value.clone()).ok());
+    let text = |name: &str| info.text(name).map(str::to_owned);
+    let valkey = text("server_name").or_else(|| hello("server")).as_deref() == Some("valkey");
+    let version = if valkey { text("valkey_version") } else { text("redis_version") };
+    let mode = text("redis_mode").or_else(|| text("server_mode")).or_else(|| hello("mode"));
+    let in_cluster = mode.as_deref() == Some("cluster");
+    let role = text("role").or_else(|| hello("role"));
+    let replica = matches!(role.as_deref(), Some("slave" | "replica"));
     let of = || format!("{}:{}", info.text("master_host").unwrap_or("?"), info.text("master_port").unwrap_or("?"));
+    let policy = setting(server, "maxmemory-policy").await;
+    let limit = setting(server, "maxmemory").await.and_then(|bytes| bytes.parse().ok());
     let letters = ask(server, "LLEN", &[&format!("{prefix}:dead")]).await.ok();
     let facts = Facts {
         kind: if valkey { "Valkey" } else { "Redis" },
-        version: version.unwrap_or_default().to_owned(),
+        version: version.or_else(|| hello("version")).unwrap_or_default(),
         in_cluster,
         copies: replica.then(of),
         replicas: info.number("connected_slaves"),
         used_bytes: info.number("used_memory"),
-        max_bytes: info.number("maxmemory"),
-        policy: info.text("maxmemory_policy").map(str::to_owned),
+        max_bytes: info.number("maxmemory").or(limit),
+        policy: text("maxmemory_policy").or(policy),
         persistence: persistence(server, &info).await,
         clock: clock(server).await,
         cluster: if in_cluster { cluster(server).await } else { None },
@@ -254,9 +283,10 @@ async fn persistence(server: &mut MultiplexedConnection, info: &Fields) -> Persi
     let failed = |name: &str| info.text(name) == Some("err");
     let stops = setting(server, "stop-writes-on-bgsave-error").await.is_none_or(|stops| stops == "yes");
     let save = setting(server, "save").await;
+    let appends = setting(server, "appendonly").await.map(|appends| appends == "yes");
     let snapshots = save.as_ref().is_none_or(|save| !save.is_empty());
     Persistence {
-        appends: flag("aof_enabled"),
+        appends: flag("aof_enabled").or(appends),
         fsync: setting(server, "appendfsync").await,
         save,
         failing: match (failed("aof_last_write_status"), failed("rdb_last_bgsave_status") && stops && snapshots) {
@@ -307,7 +337,8 @@ async fn rights(server: &mut MultiplexedConnection, prefix: &str) -> Rights {
     arguments.extend(commands.iter().map(String::as_str));
     match ask::<Vec<String>>(server, "EVAL", &arguments).await {
         Ok(denied) if denied.is_empty() => {}
-        Ok(denied) => return Rights::Lacks(denied),
+        Ok(denied) if denied.iter().any(|command| READS.contains(&command.as_str())) => return Rights::Lacks(denied),
+        Ok(denied) => return Rights::Reads(denied),
         Err(error) if matches!(error.code(), Some("NOPERM" | "ERR")) => return Rights::NoScripts(error.to_string()),
         Err(error) => return Rights::Unknown(error.to_string()),
     }

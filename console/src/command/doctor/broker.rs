@@ -10,7 +10,7 @@ use common::message::Queue;
 
 use super::check::{Check, Fault};
 use super::version::Version;
-use crate::text::{count, one_line, span};
+use crate::text::{count, list, one_line, span};
 
 /// The oldest RabbitMQ that knows everything our queues are declared with.
 const OLDEST: Version = Version(3, 10);
@@ -103,43 +103,51 @@ fn host_check(host: &HostFacts, login: &Login, prefix: &str, usable: bool) -> Ch
     check.of(host.url.clone())
 }
 
-/// What every service needs.
+/// What a planner needs, and so is enough for everybody.
 fn set_permissions(login: &Login, prefix: &str) -> String {
     let Login { user, vhost, .. } = login;
-    let ours = format!("^{}\\.v1\\..*", prefix.replace('.', "\\."));
-    format!("rabbitmqctl set_permissions -p {vhost} {user} '{ours}$' '{ours}$|^amq\\.default$' '{ours}$'")
+    let ours = format!("^{}\\.v1\\.", prefix.replace('.', "\\."));
+    format!("rabbitmqctl set_permissions -p {vhost} {user} '{ours}' '^amq\\.default$' '{ours}'")
 }
 
-fn forbidden(queues: &QueuesFacts, right: fn(&QueueFacts) -> &Result<(), Denial>) -> Vec<&str> {
-    let refused = |facts: &&QueueFacts| matches!(right(facts), Err(Denial::Forbidden(_)));
-    queues.queues.iter().filter(refused).map(|facts| facts.queue.role()).collect()
-}
-
-/// Whether the user may declare and consume. Every process declares every queue; not every one consumes every queue.
+/// Which queues the user may declare and consume, and what that is enough for.
 fn permissions(queues: &QueuesFacts, login: &Login, prefix: &str) -> Check {
     let name = "rabbitmq_permissions";
     let user = &login.user;
-    let (configure, read) = (forbidden(queues, |facts| &facts.configure), forbidden(queues, |facts| &facts.read));
-    let unknown = queues.queues.iter().flat_map(|facts| [&facts.configure, &facts.read]).find_map(|right| match right {
+    let all = &queues.queues;
+    let roles = |which: &dyn Fn(&QueueFacts) -> bool| {
+        let roles: Vec<String> = all.iter().filter(|facts| which(facts)).map(|facts| facts.queue.role().to_owned()).collect();
+        list(&roles)
+    };
+    let forbidden = |right: &Result<(), Denial>| matches!(right, Err(Denial::Forbidden(_)));
+    let orphans = roles(&|facts| facts.state == QueueState::Missing && forbidden(&facts.configure));
+    if !orphans.is_empty() {
+        let found = format!("user {user} may not declare {orphans}, and nobody has");
+        return Check::failed(name, Fault::Unreachable, found, format!("planner & # or: {}", set_permissions(login, prefix)));
+    }
+    let unknown = all.iter().flat_map(|facts| [&facts.configure, &facts.read]).find_map(|right| match right {
         Err(Denial::Unknown(why)) => Some(one_line(why)),
         Ok(()) | Err(Denial::Forbidden(_) | Denial::Blocked) => None,
     });
-    if !configure.is_empty() {
-        let found = format!("user {user} may not declare {}: no process of planrelay can start", configure.join(", "));
-        return Check::failed(name, Fault::Unreachable, found, set_permissions(login, prefix));
+    if let Some(why) = unknown {
+        return Check::warning(name, format!("not known of every queue: {why}"), "rabbitmqctl list_permissions");
     }
-    if read.len() == queues.queues.len() {
-        let found = format!("user {user} may not consume any of the queues: no service can work");
-        return Check::failed(name, Fault::Unreachable, found, set_permissions(login, prefix));
-    }
-    if !read.is_empty() {
-        let found = format!("user {user} may not consume {}: well, where no service that does is this user", read.join(", "));
+    let services = ["planner", "executor", "summarizer"]
+        .into_iter()
+        .filter(|service| all.iter().filter(|facts| consumer(facts.queue) == *service).all(|facts| facts.read.is_ok()));
+    let services: Vec<String> = services.map(str::to_owned).collect();
+    let consumes = match roles(&|facts| facts.read.is_ok()) {
+        none if none.is_empty() => "none of the queues".to_owned(),
+        _all if services.len() == 3 => "every queue".to_owned(),
+        some => some,
+    };
+    if services.is_empty() {
+        let found = format!("user {user} may consume {consumes}: enough to submit, for no service");
         return Check::warning(name, found, set_permissions(login, prefix));
     }
-    match unknown {
-        Some(why) => Check::warning(name, format!("not known of every queue: {why}"), "rabbitmqctl list_permissions"),
-        None => Check::ok(name, format!("user {user} may declare and consume the queues")),
-    }
+    let declares =
+        if all.iter().any(|facts| forbidden(&facts.configure)) { "does not declare, and " } else { "may declare, and " };
+    Check::ok(name, format!("user {user} {declares}may consume {consumes}: enough for {}", list(&services)))
 }
 
 fn publishing(write: &Result<(), Denial>, login: &Login, prefix: &str) -> Check {

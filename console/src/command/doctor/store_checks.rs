@@ -83,7 +83,7 @@ fn server(node: &Node, facts: &Facts, inspection: &Inspection) -> Check {
     let name = "redis";
     if facts.version.is_empty() {
         let mend = format!("{} ACL SETUSER USER +info", cli(node));
-        return Check::warning(name, "it answers; its version is not known, because INFO is not permitted", mend);
+        return Check::warning(name, "it answers; its version is not known, neither by HELLO nor by INFO", mend);
     }
     let said = one_line(&format!("{} {}", facts.kind, facts.version));
     if Version::read(&facts.version).is_some_and(|version| version < OLDEST) {
@@ -143,18 +143,22 @@ fn eviction(node: &Node, facts: &Facts, _prefix: &str) -> Check {
             let found = format!("maxmemory-policy is {}: live runs may be dropped, and no service starts", one_line(policy));
             Check::failed(name, Fault::Configuration, found, format!("{} CONFIG SET maxmemory-policy noeviction", cli(node)))
         }
-        None => Check::warning(name, "not known: INFO is not permitted", format!("{} CONFIG GET maxmemory-policy", cli(node))),
+        None => Check::warning(
+            name,
+            "not known: neither INFO nor CONFIG is permitted",
+            format!("{} CONFIG GET maxmemory-policy", cli(node)),
+        ),
     }
 }
 
 fn memory(node: &Node, facts: &Facts, _prefix: &str) -> Check {
     let name = "redis_memory";
-    let (Some(used), Some(max)) = (facts.used_bytes, facts.max_bytes) else {
-        return Check::warning(name, "not known: INFO is not permitted", format!("{} INFO memory", cli(node)));
+    let (used, max) = match (facts.used_bytes, facts.max_bytes) {
+        (Some(used), Some(0)) => return Check::ok(name, format!("no limit but the machine's ({} in use)", size(used))),
+        (None, Some(0)) => return Check::ok(name, "no limit but the machine's"),
+        (Some(used), Some(max)) => (used, max),
+        (None, Some(_)) | (_, None) => return Check::skipped(name, "not known: INFO is not permitted"),
     };
-    if max == 0 {
-        return Check::ok(name, format!("no limit but the machine's ({} in use)", size(used)));
-    }
     let found = format!("{} of {} in use", size(used), size(max));
     let mend = format!("{} CONFIG SET maxmemory {}mb", cli(node), max.max(used) / (1 << 20) * 2 + 64);
     if used >= max {
@@ -187,7 +191,9 @@ fn persistence(node: &Node, facts: &Facts, _prefix: &str) -> Check {
     }
     let append = format!("{cli} CONFIG SET appendonly yes && {cli} CONFIG SET appendfsync always && {cli} CONFIG REWRITE");
     match (found.appends, found.fsync.as_deref(), found.save.as_deref()) {
-        (None, _, _) => Check::warning(name, "not known: INFO is not permitted", format!("{cli} INFO persistence")),
+        (None, _, _) => {
+            Check::warning(name, "not known: neither INFO nor CONFIG is permitted", format!("{cli} CONFIG GET appendonly"))
+        }
         (Some(true), Some("always"), _) => {
             Check::ok(name, "appendonly yes, appendfsync always: what was answered survives a power cut")
         }
@@ -214,15 +220,27 @@ fn persistence(node: &Node, facts: &Facts, _prefix: &str) -> Check {
     }
 }
 
+/// The rules that allow these commands.
+fn allow(commands: &[String]) -> String {
+    let words: Vec<String> = commands.iter().map(|command| format!("+{}", command.to_ascii_lowercase())).collect();
+    words.join(" ")
+}
+
 fn permissions(node: &Node, facts: &Facts, prefix: &str) -> Check {
     let name = "redis_permissions";
     let mend = |commands: &str| format!("{} ACL SETUSER USER '~{prefix}:*' {commands}", cli(node));
     match &facts.rights {
         Rights::All => Check::ok(name, format!("scripts run, with every command they need on {prefix}:*")),
+        Rights::Reads(commands) => {
+            let found = format!(
+                "the user may not do {} on {prefix}:*: enough to read and to submit, for no service",
+                commands.join(", ")
+            );
+            Check::warning(name, found, mend(&allow(commands)))
+        }
         Rights::Lacks(commands) => {
-            let words: Vec<String> = commands.iter().map(|command| format!("+{}", command.to_ascii_lowercase())).collect();
             let found = format!("the user may not do {} on {prefix}:*", commands.join(", "));
-            Check::failed(name, Fault::Unreachable, found, mend(&words.join(" ")))
+            Check::failed(name, Fault::Unreachable, found, mend(&allow(commands)))
         }
         Rights::Unknown(why) => Check::skipped(name, format!("not known: {}", one_line(why))),
         Rights::NoScripts(why) => Check::failed(
