@@ -9,10 +9,12 @@ use common::message::{ReplanPolicy, Respond};
 use common::run::RunStatus;
 
 pub use self::decision::{ApproveArgs, DecisionArgs, RejectArgs, RetryArgs};
+pub use self::doctor::DoctorArgs;
 use crate::exit::{DOCTOR_EXIT_CODES, EXIT_CODES};
 use crate::output::Format;
 
 mod decision;
+mod doctor;
 
 /// Longest wait that may be asked for, in seconds: a year.
 const TIMEOUT_SECS_MAX: u64 = 365 * 24 * 3600;
@@ -162,18 +164,7 @@ Examples:
   planrelay list -o jsonl | jq -r .run_id")]
     List(ListArgs),
     /// Look at configuration, RabbitMQ, Redis and the model: what is well, what is not, and the command that mends it.
-    #[command(after_help = DOCTOR_EXIT_CODES, after_long_help = format!("\
-Examples:
-  planrelay doctor
-  planrelay doctor --no-model
-  planrelay doctor -o json | jq '.checks[] | select(.status == \"failed\")'
-  planrelay doctor --management-url http://rabbitmq:15672
-
-✓ is well, ! works with a risk or in part, ✗ does not work, - could not be looked at. Nothing is changed: queues are compared, not made;
-permissions show in requests that the server refuses as invalid once it has found them permitted. The model is asked three small questions,
-some 2,000 tokens in all; with --no-model none. It looks from where it runs and as the user in AMQP_URL and REDIS_URL.
-
-{DOCTOR_EXIT_CODES}"))]
+    #[command(after_help = DOCTOR_EXIT_CODES, after_long_help = doctor::long_help())]
     Doctor(DoctorArgs),
     /// Print the JSON Schemas of the messages and of the result document.
     #[command(after_long_help = "\
@@ -352,16 +343,6 @@ pub struct ListArgs {
 }
 
 #[derive(Debug, Args)]
-pub struct DoctorArgs {
-    /// Ask the model nothing; its endpoint is only asked which models it has.
-    #[arg(long)]
-    pub no_model: bool,
-    /// Where RabbitMQ's management API is, if not on port 15672 of its host. It tells policies and what is in work.
-    #[arg(long, value_name = "URL", value_parser = http_url)]
-    pub management_url: Option<String>,
-}
-
-#[derive(Debug, Args)]
 pub struct SchemaArgs {
     /// The shape; without it all of them, by name.
     #[arg(value_enum)]
@@ -395,11 +376,6 @@ fn run_status() -> impl TypedValueParser<Value = RunStatus> {
 /// An amount. JSON has no infinity: it would become no limit at all.
 fn cost(text: &str) -> Result<f64, String> {
     text.parse().ok().filter(|cost: &f64| cost.is_finite()).ok_or_else(|| "a cost is a number like 0.5".to_owned())
-}
-
-fn http_url(text: &str) -> Result<String, String> {
-    let is_url = ["http://", "https://"].iter().any(|scheme| text.strip_prefix(scheme).is_some_and(|rest| !rest.is_empty()));
-    if is_url { Ok(text.to_owned()) } else { Err("a URL such as http://host:15672".to_owned()) }
 }
 
 /// The id of an entry of the audit trail: `<milliseconds>-<sequence>`.

@@ -208,6 +208,12 @@ async fn the_management_api_tells_policies_and_alarms() {
         report.is(code, &[&expected[..], &[("clock", "warning", "RabbitMQ is", "timedatectl set-ntp true")]].concat());
         assert!(fake.requests()[0].headers["authorization"].starts_with("Basic "));
     }
+    stack.clean().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_management_api_that_refuses_is_no_failure() {
+    let stack = Stack::new(&[]).await;
     let refusals = [
         (
             Behaviour::error(401, "not_authorised", "Not management user"),
@@ -222,7 +228,6 @@ async fn the_management_api_tells_policies_and_alarms() {
         let url = fake.base_url().replace("/v1", "");
         doctor(&stack, &[], &["--management-url", &url]).await.is(0, &[("rabbitmq_management", "warning", found, mend)]);
     }
-    stack.clean().await;
 }
 
 /// Requests to a model may take longer than the broker waits.
