@@ -64,6 +64,15 @@ async fn doctor(stack: &Stack, settings: &[(&str, &str)], arguments: &[&str]) ->
     Report::read(&tokio::task::spawn_blocking(move || command.output().unwrap()).await.unwrap())
 }
 
+/// Waits until every service of a running stack consumes: that they have started is said a moment before.
+async fn consuming(stack: &Stack) {
+    let all = async || {
+        let said = doctor(stack, &[], &["--no-model"]).await.document.to_string();
+        said.contains("2 consumers") && !said.contains("0 consumers")
+    };
+    stack.until("every service consumes", all).await;
+}
+
 /// `text` without what differs from one machine and one moment to the next.
 fn masked(text: &str, replacements: &[(&str, &str)]) -> String {
     let text = replacements.iter().fold(text.to_owned(), |text, (from, to)| text.replace(from, to));
@@ -117,6 +126,7 @@ async fn a_stack_that_is_well_has_nothing_to_mend() {
     )
     .await;
     let (stack, _services) = stack.with_services().await;
+    consuming(&stack).await;
     let management = url.replace("/v1", "");
     let report = doctor(&stack, &[], &["--management-url", &management]).await;
     report.is(0, &[("model_tools", "ok", "native tool calls", "")]);

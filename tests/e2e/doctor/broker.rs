@@ -12,7 +12,7 @@ use support::servers::PrivateRabbit;
 use support::stack::Stack;
 use support::stores::redis_url;
 
-use super::doctor;
+use super::{consuming, doctor};
 
 /// `url` with another user, host or virtual host.
 fn with(url: &str, from: &str, to: &str) -> String {
@@ -154,6 +154,7 @@ async fn a_broker_that_hangs_or_blocks_is_told_within_the_time_limits() {
 async fn the_management_api_tells_policies_and_alarms() {
     let stack = Stack::new(&[]).await;
     let (stack, _services) = stack.with_services().await;
+    consuming(&stack).await;
     let steps = Queue::Steps.name(stack.prefix());
     let queue = |definition: serde_json::Value, online: &[&str]| {
         json!([{"name": steps, "policy": "p", "effective_policy_definition": definition, "messages_unacknowledged": 3,
