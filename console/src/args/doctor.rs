@@ -28,7 +28,7 @@ Examples:
 
 ✓ is well, ! works with a risk or in part, ✗ does not work, - could not be looked at. Nothing is changed: queues are compared, not made;
 permissions show in requests that the server refuses as invalid once it has found them permitted. The model is asked three small questions,
-some 2,000 tokens in all; with --no-model none. It looks from where it runs and as the user in AMQP_URL and REDIS_URL.";
+some 1,500 tokens in all, more where a rung is refused or the model reasons; with --no-model none. It looks from where it runs and as the user in AMQP_URL and REDIS_URL.";
 
 fn http_url(text: &str) -> Result<String, String> {
     let is_url = ["http://", "https://"].iter().any(|scheme| text.strip_prefix(scheme).is_some_and(|rest| !rest.is_empty()));
