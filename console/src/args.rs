@@ -182,6 +182,9 @@ Examples:
 GET / lists what is answered. With PLANRELAY_API_TOKEN callers of /v1 must send it as `Authorization: Bearer …`.")]
     Serve,
     /// Ask the `planrelay serve` of this machine whether it is ready.
+    #[command(after_long_help = "\
+Examples:
+  PLANRELAY_HTTP=127.0.0.1:8080 planrelay healthcheck && echo ready")]
     Healthcheck,
 }
 
