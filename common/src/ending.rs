@@ -34,6 +34,7 @@ pub async fn end_run(
         env.metrics.run_ended(status, Duration::from_millis(document.duration_ms));
         let why = error.map(|error| format!(", {error}")).unwrap_or_default();
         info!(run_id = %run, status = status.as_str(), "run {run}: {}{why}", status.as_str());
+        env.traces.run_ended(run, snapshot, &document);
         relay::reply(env, run, snapshot, text).await;
     }
     Ok(())

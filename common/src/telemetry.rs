@@ -1,11 +1,26 @@
-//! Logs: to standard error, as text or JSON. Standard output is for data.
+//! What a process says of its work: logs, to standard error, as text or JSON (standard output is for data); and traces, to an
+//! OpenTelemetry collector, when there is one. The only place that names `tracing-subscriber` and `opentelemetry`.
 
 use std::io::IsTerminal;
 
+use tracing::field::{Empty, display};
 use tracing_subscriber::EnvFilter;
 use tracing_subscriber::fmt::MakeWriter;
+use tracing_subscriber::layer::SubscriberExt;
 
-use crate::config::{LogConfig, LogFormat};
+use crate::config::LogConfig;
+use crate::id::{RunId, StepNumber};
+
+mod content;
+mod context;
+mod delivery;
+mod lines;
+pub mod names;
+mod otlp;
+pub mod spans;
+pub mod traces;
+
+pub use traces::Traces;
 
 /// Libraries that say more than an operator wants, at the level that is kept. What lapin would say, this program says in its own
 /// words. A filter that names one of them decides itself.
@@ -22,6 +37,9 @@ pub enum TelemetryError {
         /// What is wrong with it.
         why: String,
     },
+    /// A standard variable of OpenTelemetry says something that cannot be used. Exit code 2.
+    #[error("{0}")]
+    Variable(String),
     /// Somebody else takes the logs of this process already.
     #[error("cannot take the logs of this process: {0}")]
     Taken(String),
@@ -46,11 +64,38 @@ where
     W: for<'a> MakeWriter<'a> + Send + Sync + 'static,
 {
     let filter = parse_filter(&config.filter).map_err(|why| TelemetryError::Filter { filter: config.filter.clone(), why })?;
-    let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(writer);
-    Ok(match config.format {
-        LogFormat::Text => Box::new(builder.with_ansi(colour).finish()),
-        LogFormat::Json => Box::new(builder.json().flatten_event(true).finish()),
-    })
+    let lines = tracing_subscriber::fmt::layer().event_format(lines::Lines(config.format)).with_ansi(colour).with_writer(writer);
+    Ok(Box::new(tracing_subscriber::registry().with(filter).with(lines::Remember).with(lines)))
+}
+
+/// Traces of this process as the standard `OTEL_*` variables ask for them; off unless they name a collector. `prefix` is that of the queues.
+/// Needs a Tokio runtime; connects to nothing yet.
+pub fn traces(service: &str, worker: &str, prefix: &str) -> Result<Traces, TelemetryError> {
+    match otlp::read(|name| std::env::var(name).ok())? {
+        None => Ok(Traces::Off),
+        Some(otlp) => delivery::traces(&otlp, delivery::Sender { service, worker, prefix }),
+    }
+}
+
+/// A piece of work whose lines are to say what it is about, once [`about`] knows.
+pub fn work() -> tracing::Span {
+    // As loud as can be, so that a filter that lets a line through lets this through as well.
+    tracing::error_span!("work", run_id = Empty, step = Empty, trace_id = Empty)
+}
+
+/// The work at hand is about this run, and this step.
+pub fn about(run: &RunId, step: Option<StepNumber>, trace: Option<&str>) {
+    let span = tracing::Span::current();
+    if span.is_disabled() {
+        return;
+    }
+    span.record("run_id", display(run));
+    if let Some(step) = step {
+        span.record("step", step.0);
+    }
+    if let Some(trace_id) = trace.and_then(context::trace_id) {
+        span.record("trace_id", trace_id);
+    }
 }
 
 /// Reads a filter, with [`QUIET`] put before it; or why it cannot be read.
@@ -65,6 +110,7 @@ mod tests {
     use std::sync::{Arc, Mutex};
 
     use super::*;
+    use crate::config::LogFormat;
 
     #[derive(Clone, Default)]
     struct Page(Arc<Mutex<Vec<u8>>>);

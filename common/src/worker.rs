@@ -11,6 +11,7 @@ use futures::FutureExt;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep, timeout};
 use tokio_util::sync::CancellationToken;
+use tracing::Instrument;
 
 use crate::broker::{Broker, Delivery, Envelope};
 use crate::env::Env;
@@ -56,7 +57,8 @@ where
             () = stop.cancelled() => break,
             Some(ended) = running.join_next() => report(ended),
             delivery = consumer.next(), if running.len() < usize::from(concurrency) => {
-                running.spawn(attend(env.clone(), queue, delivery, handle.clone(), stop.clone()));
+                let attended = attend(env.clone(), queue, delivery, handle.clone(), stop.clone());
+                running.spawn(attended.instrument(crate::telemetry::work()));
             }
         }
     }

@@ -14,6 +14,7 @@ use common::plan::Step;
 use common::reference::resolve;
 use common::run::{Outcome, Usage, Verdict};
 use common::store::{Account, Claim};
+use common::telemetry::spans;
 use common::tool::ToolCall;
 use serde_json::{Value, json};
 
@@ -63,6 +64,20 @@ pub enum Failure {
     Exhausted(String),
     /// The lease is lost; nothing is to be recorded.
     Lost,
+}
+
+impl Failure {
+    /// Which kind it is, for traces.
+    pub fn kind(&self) -> &'static str {
+        match self {
+            Failure::Transient(_) => "transient",
+            Failure::RateLimited { .. } => "rate_limited",
+            Failure::Permanent(_) => "permanent",
+            Failure::Judged { .. } => "judged",
+            Failure::Exhausted(_) => "exhausted",
+            Failure::Lost => "lost",
+        }
+    }
 }
 
 impl From<LlmError> for Failure {
@@ -157,7 +172,14 @@ impl<'a> Attempt<'a> {
         let work = async {
             match step.and_then(|step| Some((step, step.tool_hint.as_ref()?, step.arguments.as_ref()?))) {
                 Some((step, tool, arguments)) => self.exact(step, tool, arguments).await,
-                None => self.turns().await,
+                None => {
+                    let span = spans::agent("executor");
+                    let ended = span.around(self.turns()).await;
+                    if let Err(failure) = &ended {
+                        span.failed(failure.kind());
+                    }
+                    ended
+                }
             }
         };
         let done = match tokio::time::timeout(limit, work).await {
@@ -228,7 +250,10 @@ impl<'a> Attempt<'a> {
         self.meter.reserve(&Need::TOOL_CALL).await?;
         let context = CallContext::new(&self.message.run_id, self.message.step_number, self.calls);
         self.calls += 1;
-        let called = self.executor.tools.call(call, &context).await;
+        let span = spans::tool(&call.tool, self.executor.tools.has(&call.tool), &context.idempotency_key, &call.arguments);
+        let called = span.around(self.executor.tools.call(call, &context)).await;
+        span.returned(&called.output);
+        drop(span);
         self.meter.came_back();
         let used = Usage { tool_calls: 1, ..Usage::default() };
         self.usage += used;

@@ -8,12 +8,13 @@ use common::event::{EventDraft, EventType};
 use common::id::Slot;
 use common::lease::{self, Ended};
 use common::limits::{CLAIMS_MAX, PARKS_MAX, RESULT_BYTES_MAX, RETRY_BACKOFF_MAX, RETRY_BACKOFF_MIN};
-use common::message::{self, StepMessage};
+use common::message::{self, Queue, StepMessage};
 use common::metrics::AttemptEnd;
 use common::recorded;
 use common::relay::{self, Trace};
 use common::run::{Outcome as StepOutcome, StepRecord, Usage};
 use common::store::{Account, Again, Claim, ClaimRequest, Claimed, Held, Owed, Reported, StoreError};
+use common::telemetry::{names, traces};
 use common::worker::Outcome;
 use serde_json::{Value, json};
 use tokio::time::Instant;
@@ -30,11 +31,15 @@ struct InHand<'a> {
 
 /// Handles one message of the steps queue.
 pub async fn handle(executor: &Executor, envelope: &Envelope, redelivered: bool) -> Outcome {
+    let arrival = executor.env.traces.arrival();
     let message: StepMessage = match message::parse(&envelope.body) {
         Ok(message) => message,
         Err(refusal) => return Outcome::Park { why: refusal.to_string() },
     };
-    match claim_and_run(executor, envelope, &message, redelivered).await {
+    let (run, trace) = (&message.run_id, envelope.traceparent.as_deref());
+    let span = executor.env.traces.handling((Queue::Steps, envelope, arrival), run, Some(message.step_number), trace);
+    span.says(names::STEP_ATTEMPT, i64::from(message.attempt));
+    match span.around(claim_and_run(executor, envelope, &message, redelivered)).await {
         Ok(outcome) => outcome,
         Err(error) => Outcome::Park { why: error.to_string() },
     }
@@ -70,18 +75,24 @@ async fn claim_and_run(
             Ok(Outcome::Done)
         }
         Claimed::Done { owed, state } => {
+            traces::here(names::OUTCOME, "done");
             tell(executor, &hand, state.outcome().unwrap_or(StepOutcome::Failed), owed).await;
             Ok(Outcome::Done)
         }
         Claimed::Duplicate { worker } => {
+            traces::here(names::OUTCOME, "duplicate");
             debug!(run_id = %run, step = %message.step_number, "run {run} step {}: runs on {worker}, duplicate dropped", message.step_number);
             Ok(Outcome::Done)
         }
         Claimed::Stale { why } => {
+            traces::here(names::OUTCOME, "stale");
             debug!(run_id = %run, step = %message.step_number, "run {run} step {}: stale message dropped, {why}", message.step_number);
             Ok(Outcome::Done)
         }
-        Claimed::Finished(_status) => Ok(Outcome::Done),
+        Claimed::Finished(_status) => {
+            traces::here(names::OUTCOME, "finished");
+            Ok(Outcome::Done)
+        }
     }
 }
 
@@ -89,6 +100,8 @@ async fn run_claimed(executor: &Executor, hand: &InHand<'_>, claim: Claim) -> Re
     let env = &executor.env;
     let (run, slot) = (&hand.message.run_id, Slot::Step(hand.message.step_number));
     let started = Instant::now();
+    traces::here(names::STEP_ATTEMPT, i64::from(claim.attempt));
+    traces::here(names::STEP_EPOCH, i64::try_from(claim.epoch).unwrap_or(i64::MAX));
     let mut attempt = Attempt::new(executor, hand.message, &claim);
     let ended = lease::hold(env, run, slot, claim.epoch, executor.config.lease, &executor.drain, attempt.run()).await;
     match ended {
@@ -105,10 +118,12 @@ async fn run_claimed(executor: &Executor, hand: &InHand<'_>, claim: Claim) -> Re
         // Whoever holds the step now has a message of its own, or this very one came back to it.
         Ended::Lost => {
             env.metrics.attempted(AttemptEnd::Lost);
+            traces::here(names::OUTCOME, "lost");
             Ok(Outcome::Done)
         }
         Ended::Released => {
             env.metrics.attempted(AttemptEnd::Released);
+            traces::here(names::OUTCOME, "released");
             Ok(Outcome::Retry { after: Duration::ZERO, why: "the executor stops".to_owned() })
         }
     }
@@ -174,6 +189,7 @@ async fn conclude(executor: &Executor, hand: &InHand<'_>, claim: &Claim, work: W
             return end(executor, hand, claim, work, Some(why)).await;
         }
     };
+    traces::here_failed(work.result.as_ref().map_or_else(Failure::kind, |_| "oversized"));
     give_back(executor, hand, claim, work.account, (again, after, why)).await
 }
 
@@ -205,6 +221,7 @@ async fn end(executor: &Executor, hand: &InHand<'_>, claim: &Claim, work: Work, 
     let (run, step) = (&hand.message.run_id, hand.message.step_number);
     let record = record(executor, &work, error.clone());
     let (outcome, duration_ms) = (record.outcome, record.duration_ms);
+    let why = work.result.as_ref().map_or_else(Failure::kind, |_| "oversized");
     let mut account = work.account;
     let data = json!({"outcome": outcome, "error": error, "duration_ms": duration_ms, "worker": &*env.worker, "tool": work.tool, "verdict": record.verdict, "learned": record.learned});
     account.events.push(EventDraft::new(EventType::StepFinished, data));
@@ -212,15 +229,21 @@ async fn end(executor: &Executor, hand: &InHand<'_>, claim: &Claim, work: Work, 
         Reported::Recorded(owed) => {
             env.metrics.attempted(AttemptEnd::Reported);
             env.metrics.step_ended(&record);
+            traces::here(names::OUTCOME, outcome.as_str());
+            if outcome != StepOutcome::Succeeded {
+                traces::here_failed(why);
+            }
             info!(run_id = %run, step = %step, outcome = outcome.as_str(), duration_ms, "run {run} step {step}: {}", outcome.as_str());
             tell(executor, hand, outcome, owed).await;
         }
         Reported::Stale => {
             env.metrics.attempted(AttemptEnd::Lost);
+            traces::here(names::OUTCOME, "lost");
             debug!(run_id = %run, step = %step, "run {run} step {step}: lost to another executor, outcome dropped")
         }
         Reported::Finished(status) => {
             env.metrics.attempted(AttemptEnd::Lost);
+            traces::here(names::OUTCOME, "finished");
             debug!(run_id = %run, step = %step, "run {run} step {step}: run is {}, outcome dropped", status.as_str())
         }
     }
@@ -242,6 +265,7 @@ async fn give_back(
         Again::Park => EventType::Parked,
     };
     account.events.push(EventDraft::new(kind, json!({"error": why, "after_ms": millis(after)})));
+    traces::here(names::OUTCOME, if again == Again::Park { "parked" } else { "again" });
     let slot = Slot::Step(step);
     let retried = recorded!(env, env.store.retry(run, slot, claim.epoch, again.clone(), after, &account))?;
     info!(run_id = %run, step = %step, attempt = claim.attempt, "run {run} step {step}: again in {after:?}: {why}");

@@ -12,6 +12,7 @@ use common::quote::quote;
 use common::recorded;
 use common::run::{Halt, HaltKind, Outcome};
 use common::store::{Account, Claim, Held, Owed, PlanNote, Put, Snapshot, StoreError};
+use common::telemetry::{names, traces};
 use serde_json::json;
 use tracing::info;
 
@@ -35,6 +36,7 @@ pub(crate) async fn decide(hand: &mut InHand<'_>) -> Result<Owed, StoreError> {
         Ok(owed) => return Ok(owed),
         Err(failure) => failure,
     };
+    traces::here_failed(failure.kind());
     match again(hand, failure, account.clone()).await? {
         Ok(owed) => Ok(owed),
         Err(why) => keep(hand.planner, hand.run, hand.claim, &hand.snapshot, &why, account).await,
@@ -124,6 +126,7 @@ async fn revise(hand: &InHand<'_>, patch: &Patch, revision: &Revision, mut accou
     let data = json!({"revision": current + 1, "steps": steps, "reason": reason, "plan": plan, "diff": diff});
     account.events.push(EventDraft::new(EventType::PlanStored, data));
     let quote = quote(&revision.plan, request.options.respond, &planner.tools);
+    traces::here(names::PLAN_REVISION, i64::from(current + 1));
     let note = PlanNote { reason: reason.clone(), diff: Some(diff), quote: Some(quote) };
     let put = recorded!(env, env.store.put_plan(run, claim.epoch, current, revision, &note, &snapshot.news, &account))?;
     if matches!(put, Put::Stored(_)) {

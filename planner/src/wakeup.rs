@@ -68,11 +68,13 @@ pub async fn advance(planner: &Planner, run: &RunId) -> Result<(), StoreError> {
                 // Planning takes its time: it belongs to a message, which is bounded and comes back if this process dies.
                 relay::objective(env, run).await?;
             }
+            let trace = if dispatch || summary { relay::trace(env, run).await? } else { None };
+            let trace = trace.as_deref();
             if dispatch {
-                dispatch::dispatch(planner, None, run, &env.ids.unique()).await?;
+                dispatch::dispatch(planner, trace, run, &env.ids.unique()).await?;
             }
             if summary {
-                relay::completion(env, None, run, 1).await;
+                relay::completion(env, trace, run, 1).await;
             }
             env.store.looked(run, next_look).await
         }
