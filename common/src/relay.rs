@@ -129,12 +129,12 @@ pub async fn answer(
             Err(PublishError::Unroutable(_)) => break,
             Err(error @ PublishError::Unconfirmed(_)) => {
                 let wait = backoff(tries, RETRY_BACKOFF_MIN, HANDLE_BACKOFF_MAX, env.ids.fraction());
-                warn!(run_id = %run, "run {run}: {kind} not confirmed, publishing again in {wait:?}: {error}");
+                warn!("run {run}: {kind} not confirmed, publishing again in {wait:?}: {error}");
                 tokio::time::sleep(wait).await;
             }
         }
     }
-    warn!(run_id = %run, "run {run}: reply_to queue {queue} takes no {kind}, it stays in the store");
+    warn!("run {run}: reply_to queue {queue} takes no {kind}, it stays in the store");
 }
 
 /// Publishes the reply of a run that has ended: for a redelivery, which cannot know whether the first delivery came that far.

@@ -112,6 +112,8 @@ mod tests {
     use super::*;
     use crate::config::LogFormat;
 
+    const TRACE: &str = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01";
+
     #[derive(Clone, Default)]
     struct Page(Arc<Mutex<Vec<u8>>>);
 
@@ -130,7 +132,10 @@ mod tests {
         let writer = page.clone();
         let config = LogConfig { filter: filter.into(), format };
         tracing::subscriber::with_default(subscriber(&config, colour, move || writer.clone()).unwrap(), || {
-            tracing::info!(run_id = "r1", "run r1 is planned");
+            work().in_scope(|| {
+                about(&RunId::parse("r1").unwrap(), Some(StepNumber(3)), Some(TRACE));
+                tracing::info!(steps = 2, why = "two words", "run r1 is planned");
+            });
             tracing::debug!(target: "lapin::channel", "lapin talks");
             tracing::warn!(target: "lapin::channel", "lapin warns");
         });
@@ -140,15 +145,37 @@ mod tests {
     #[test]
     fn logs_follow_the_configuration() {
         let text = logged("info", LogFormat::Text, false);
-        assert!(text.contains("run r1 is planned") && text.contains("run_id=\"r1\"") && !text.contains("lapin warns"), "{text}");
+        let line = " INFO common::telemetry::tests: run r1 is planned steps=2 why=\"two words\" run_id=r1 step=3 trace_id=0af7651916cd43dd8448eb211c80319c\n";
+        assert!(text.ends_with(line) && !text.contains("lapin warns"), "{text}");
         assert!(!text.contains('\u{1b}') && logged("info", LogFormat::Text, true).contains('\u{1b}'));
         let lines = logged("info", LogFormat::Json, true);
         let line: serde_json::Value = serde_json::from_str(lines.lines().next().unwrap()).unwrap();
-        assert_eq!(
-            (&line["message"], &line["run_id"], &line["level"]),
-            (&"run r1 is planned".into(), &"r1".into(), &"INFO".into())
-        );
+        let timestamp = line["timestamp"].clone();
+        let expected = serde_json::json!({
+            "timestamp": timestamp, "level": "INFO", "target": "common::telemetry::tests", "message": "run r1 is planned", "steps": 2,
+            "why": "two words", "run_id": "r1", "step": 3, "trace_id": "0af7651916cd43dd8448eb211c80319c",
+        });
+        assert_eq!(line, expected);
+        assert_eq!(lines.lines().count(), 1, "one line each: {lines}");
         assert_eq!(logged("off", LogFormat::Text, false).matches("run r1").count(), 0);
+    }
+
+    #[test]
+    fn a_line_says_itself_what_its_span_would() {
+        let page = Page::default();
+        let writer = page.clone();
+        let config = LogConfig { filter: "warn,lapin=off".into(), format: LogFormat::Json };
+        tracing::subscriber::with_default(subscriber(&config, false, move || writer.clone()).unwrap(), || {
+            work().in_scope(|| {
+                about(&RunId::parse("r1").unwrap(), None, Some("no trace"));
+                tracing::warn!(run_id = "r2", level = "odd", "said\nso");
+            });
+            tracing::warn!("about nothing");
+        });
+        let text = String::from_utf8(page.0.lock().unwrap().clone()).unwrap();
+        let lines: Vec<serde_json::Value> = text.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+        assert_eq!((&lines[0]["run_id"], &lines[0]["level"], &lines[0]["message"]), (&"r2".into(), &"WARN".into(), &"said\nso".into()));
+        assert!(lines[0].get("step").is_none() && lines[0].get("trace_id").is_none() && lines[1].get("run_id").is_none(), "{text}");
     }
 
     #[test]

@@ -40,6 +40,8 @@ pub struct Done {
 pub enum Failure {
     /// Worth another attempt.
     Transient(String),
+    /// The model did not say in a form that can be used whether the step is done. Worth another attempt; quotes the model.
+    Unjudged(String),
     /// The endpoint asks for patience; costs no attempt.
     RateLimited {
         /// What it said.
@@ -74,6 +76,7 @@ impl Failure {
             Failure::RateLimited { .. } => "rate_limited",
             Failure::Permanent(_) => "permanent",
             Failure::Judged { .. } => "judged",
+            Failure::Unjudged(_) => "unjudged",
             Failure::Exhausted(_) => "exhausted",
             Failure::Lost => "lost",
         }
@@ -229,8 +232,8 @@ impl<'a> Attempt<'a> {
         };
         match self.ask(&turns[..2], true).await? {
             Move::Conclude(judged) => Ok(Done { result: output, ..Done::try_from(judged)? }),
-            Move::Unusable { complaint, .. } => Err(Failure::Transient(format!("the result could not be judged: {complaint}"))),
-            Move::Call(_) => Err(Failure::Transient("the result could not be judged: the model called a tool".to_owned())),
+            Move::Unusable { complaint, .. } => Err(Failure::Unjudged(format!("the result could not be judged: {complaint}"))),
+            Move::Call(_) => Err(Failure::Unjudged("the result could not be judged: the model called a tool".to_owned())),
         }
     }
 

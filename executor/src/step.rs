@@ -81,12 +81,12 @@ async fn claim_and_run(
         }
         Claimed::Duplicate { worker } => {
             traces::here(names::OUTCOME, "duplicate");
-            debug!(run_id = %run, step = %message.step_number, "run {run} step {}: runs on {worker}, duplicate dropped", message.step_number);
+            debug!("run {run} step {}: runs on {worker}, duplicate dropped", message.step_number);
             Ok(Outcome::Done)
         }
         Claimed::Stale { why } => {
             traces::here(names::OUTCOME, "stale");
-            debug!(run_id = %run, step = %message.step_number, "run {run} step {}: stale message dropped, {why}", message.step_number);
+            debug!("run {run} step {}: stale message dropped, {why}", message.step_number);
             Ok(Outcome::Done)
         }
         Claimed::Finished(_status) => {
@@ -161,6 +161,7 @@ async fn conclude(executor: &Executor, hand: &InHand<'_>, claim: &Claim, work: W
     let more = claim.attempt < attempts;
     let backed_off = || backoff(claim.attempt - 1, RETRY_BACKOFF_MIN, RETRY_BACKOFF_MAX, executor.env.ids.fraction());
     let tried = |why: &str| format!("{why} (attempt {} of {attempts})", claim.attempt);
+    let failed = work.result.as_ref().map_or_else(Failure::kind, |_| "oversized");
     let (again, after, why) = match &work.result {
         Ok(done) => {
             let oversized = oversized(&done.result);
@@ -170,13 +171,13 @@ async fn conclude(executor: &Executor, hand: &InHand<'_>, claim: &Claim, work: W
             executor.env.metrics.attempted(AttemptEnd::Lost);
             return Ok(());
         }
-        Err(Failure::Transient(why)) if more => (Again::Retry, backed_off(), why.clone()),
+        Err(Failure::Transient(why) | Failure::Unjudged(why)) if more => (Again::Retry, backed_off(), why.clone()),
         Err(Failure::Judged { retryable: true, why, .. }) if more => (Again::Anew(work.anew), backed_off(), why.clone()),
         Err(Failure::RateLimited { after, why }) if claim.parks < PARKS_MAX => {
             // Not all who were told the same time should come back at the same moment.
             (Again::Park, after.mul_f64(1.0 + executor.env.ids.fraction() / 4.0), why.clone())
         }
-        Err(Failure::Transient(why) | Failure::Judged { retryable: true, why, .. }) => {
+        Err(Failure::Transient(why) | Failure::Unjudged(why) | Failure::Judged { retryable: true, why, .. }) => {
             let why = tried(why);
             return end(executor, hand, claim, work, Some(why)).await;
         }
@@ -189,8 +190,8 @@ async fn conclude(executor: &Executor, hand: &InHand<'_>, claim: &Claim, work: W
             return end(executor, hand, claim, work, Some(why)).await;
         }
     };
-    traces::here_failed(work.result.as_ref().map_or_else(Failure::kind, |_| "oversized"));
-    give_back(executor, hand, claim, work.account, (again, after, why)).await
+    traces::here_failed(failed);
+    give_back(executor, hand, claim, work.account, (again, after, why, failed)).await
 }
 
 /// Why a result cannot be stored, if it is too large.
@@ -233,18 +234,18 @@ async fn end(executor: &Executor, hand: &InHand<'_>, claim: &Claim, work: Work, 
             if outcome != StepOutcome::Succeeded {
                 traces::here_failed(why);
             }
-            info!(run_id = %run, step = %step, outcome = outcome.as_str(), duration_ms, "run {run} step {step}: {}", outcome.as_str());
+            info!(outcome = outcome.as_str(), duration_ms, "run {run} step {step}: {}", outcome.as_str());
             tell(executor, hand, outcome, owed).await;
         }
         Reported::Stale => {
             env.metrics.attempted(AttemptEnd::Lost);
             traces::here(names::OUTCOME, "lost");
-            debug!(run_id = %run, step = %step, "run {run} step {step}: lost to another executor, outcome dropped")
+            debug!("run {run} step {step}: lost to another executor, outcome dropped")
         }
         Reported::Finished(status) => {
             env.metrics.attempted(AttemptEnd::Lost);
             traces::here(names::OUTCOME, "finished");
-            debug!(run_id = %run, step = %step, "run {run} step {step}: run is {}, outcome dropped", status.as_str())
+            debug!("run {run} step {step}: run is {}, outcome dropped", status.as_str())
         }
     }
     Ok(())
@@ -256,7 +257,7 @@ async fn give_back(
     hand: &InHand<'_>,
     claim: &Claim,
     mut account: Account,
-    (again, after, why): (Again, Duration, String),
+    (again, after, why, failed): (Again, Duration, String, &'static str),
 ) -> Result<(), StoreError> {
     let env = &executor.env;
     let (run, step) = (&hand.message.run_id, hand.message.step_number);
@@ -268,7 +269,13 @@ async fn give_back(
     traces::here(names::OUTCOME, if again == Again::Park { "parked" } else { "again" });
     let slot = Slot::Step(step);
     let retried = recorded!(env, env.store.retry(run, slot, claim.epoch, again.clone(), after, &account))?;
-    info!(run_id = %run, step = %step, attempt = claim.attempt, "run {run} step {step}: again in {after:?}: {why}");
+    // What a model said of its own work, or wrote that could not be used, is none of an operator's business.
+    if matches!(failed, "judged" | "unjudged") {
+        info!(attempt = claim.attempt, "run {run} step {step}: again in {after:?}: {failed}");
+        debug!("run {run} step {step}: again in {after:?}: {why}");
+    } else {
+        info!(attempt = claim.attempt, "run {run} step {step}: again in {after:?}: {why}");
+    }
     let (held, owed) = retried;
     env.metrics.attempted(if held == Held::Kept { (&again).into() } else { AttemptEnd::Lost });
     if held == Held::Kept {

@@ -28,7 +28,7 @@ pub async fn close(planner: &Planner, run: &RunId, slot: Slot, why: &str) -> Res
         Claimed::Finished(_) => return relay::reply_again(env, run).await,
         Claimed::Done { .. } | Claimed::Duplicate { .. } | Claimed::Stale { .. } => return Ok(()),
     };
-    warn!(run_id = %run, slot = %slot, "run {run} slot {slot}: closed as failed, {why}");
+    warn!(slot = %slot, "run {run} slot {slot}: closed as failed, {why}");
     let trace = relay::trace(env, run).await?;
     let trace = trace.as_deref();
     match slot {

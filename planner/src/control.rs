@@ -62,7 +62,7 @@ pub(crate) async fn decide(
     };
     let controlled = recorded!(env, env.store.control(run, &control))?;
     let Controlled { answer, message: said, status, plan, dispatch, summary } = controlled;
-    info!(run_id = %run, command = command.as_str(), by = control.by, "run {run}: {} by {}: {said}", command.as_str(), control.by);
+    info!(command = command.as_str(), by = control.by, "run {run}: {} by {}: {said}", command.as_str(), control.by);
     follow_up(planner, trace, run, (plan, dispatch, summary)).await?;
     if let Some(queue) = &envelope.reply_to {
         let reply = ControlReply { version: WIRE_VERSION, run_id: run.clone(), command, answer, message: said, status };

@@ -226,7 +226,7 @@ pub(crate) async fn paid(
 
 /// The entry of a draft that cannot be used.
 pub(crate) fn plan_refused(run: &RunId, round: u32, complaints: &[String]) -> EventDraft {
-    info!(run_id = %run, round, "run {run}: plan refused, {} complaints", complaints.len());
+    info!(round, "run {run}: plan refused, {} complaints", complaints.len());
     EventDraft::new(EventType::PlanRefused, json!({"complaints": complaints, "round": round}))
 }
 
@@ -262,14 +262,14 @@ async fn store_plan(hand: &InHand<'_>, plan: Plan, reason: &str, mut account: Ac
         Put::Stored(owed) => {
             env.metrics.planned(if current == 0 { PlanKind::First } else { PlanKind::Revision });
             traces::here(names::PLAN_REVISION, i64::from(current + 1));
-            info!(run_id = %run, steps = revision.plan.steps.len(), "run {run}: plan with {} steps", revision.plan.steps.len());
+            info!(steps = revision.plan.steps.len(), "run {run}: plan with {} steps", revision.plan.steps.len());
             if let Some(approval) = snapshot.approval {
                 recorded!(env, env.store.wake(run, approval.timeout))?;
             }
             Ok(owed)
         }
         Put::Lost | Put::Moved => {
-            debug!(run_id = %run, "run {run}: another planner's plan stands");
+            debug!("run {run}: another planner's plan stands");
             Ok(Owed::Nothing)
         }
     }
@@ -305,7 +305,7 @@ pub(crate) async fn again(hand: &InHand<'_>, failure: Failure, mut account: Acco
     let kind = if again == Again::Park { EventType::Parked } else { EventType::StepRetried };
     account.events.push(EventDraft::new(kind, json!({"error": why, "after_ms": millis(after)})));
     let (_, owed) = recorded!(env, env.store.retry(run, Slot::Plan, claim.epoch, again.clone(), after, &account))?;
-    info!(run_id = %run, "run {run}: planning again in {after:?}: {why}");
+    info!("run {run}: planning again in {after:?}: {why}");
     Ok(Ok(owed))
 }
 

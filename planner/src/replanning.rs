@@ -14,7 +14,7 @@ use common::run::{Halt, HaltKind, Outcome};
 use common::store::{Account, Claim, Held, Owed, PlanNote, Put, Snapshot, StoreError};
 use common::telemetry::{names, traces};
 use serde_json::json;
-use tracing::info;
+use tracing::{debug, info};
 
 use crate::Planner;
 use crate::planning::{Failure, InHand, again, journaled, outline, paid, plan_refused, refusal};
@@ -92,7 +92,8 @@ async fn fit(hand: &mut InHand<'_>, draft: &serde_json::Value, account: &Account
         };
         match store(hand, &patch, account.clone()).await.map_err(Failure::Store)? {
             Put::Stored(owed) => {
-                info!(run_id = %hand.run, "run {}: re-plan: {:?}, {}", hand.run, patch.decision, patch.reason);
+                info!("run {}: re-plan: {:?}", hand.run, patch.decision);
+                debug!("run {}: re-plan: {}", hand.run, patch.reason);
                 return Ok(Fitted::Done(owed));
             }
             Put::Lost => return Ok(Fitted::Lost),
@@ -166,6 +167,7 @@ pub(crate) async fn keep(
     if held == Held::Kept {
         env.metrics.planned(PlanKind::Kept);
     }
-    info!(run_id = %run, "run {run}: the plan stays: {reason}");
+    info!("run {run}: the plan stays");
+    debug!("run {run}: the plan stays: {reason}");
     Ok(owed)
 }

@@ -65,7 +65,7 @@ async fn summarize(summarizer: &Summarizer, run: &RunId, message_id: &str, redel
             return Ok(Outcome::Done);
         }
         Claimed::Finished(_) | Claimed::Done { .. } | Claimed::Duplicate { .. } | Claimed::Stale { .. } => {
-            debug!(run_id = %run, "run {run}: completion dropped, nothing is owed");
+            debug!("run {run}: completion dropped, nothing is owed");
             return Ok(Outcome::Done);
         }
     };
@@ -112,7 +112,7 @@ async fn fail(
     account.add(&calls, Purpose::Answer.as_str());
     account.events.push(EventDraft::new(kind, data));
     recorded!(env, env.store.retry(run, Slot::Summary, claim.epoch, again.clone(), after, &account))?;
-    info!(run_id = %run, "run {run}: answering again in {after:?}: {error}");
+    info!("run {run}: answering again in {after:?}: {error}");
     Ok(())
 }
 

@@ -84,7 +84,8 @@ fn text_of(value: &Value) -> String {
 
 /// As much of it as there is room for.
 fn cut<'t>(text: &'t str, room: &mut usize) -> &'t str {
-    let end = text.floor_char_boundary(*room);
+    let fits = (*room).min(text.len());
+    let end = (0..=fits).rev().find(|end| text.is_char_boundary(*end)).unwrap_or(0);
     // What is cut has used up the room, also where a character did not fit.
     *room = if end < text.len() { 0 } else { *room - end };
     &text[..end]
