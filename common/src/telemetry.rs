@@ -174,8 +174,14 @@ mod tests {
         });
         let text = String::from_utf8(page.0.lock().unwrap().clone()).unwrap();
         let lines: Vec<serde_json::Value> = text.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
-        assert_eq!((&lines[0]["run_id"], &lines[0]["level"], &lines[0]["message"]), (&"r2".into(), &"WARN".into(), &"said\nso".into()));
-        assert!(lines[0].get("step").is_none() && lines[0].get("trace_id").is_none() && lines[1].get("run_id").is_none(), "{text}");
+        assert_eq!(
+            (&lines[0]["run_id"], &lines[0]["level"], &lines[0]["message"]),
+            (&"r2".into(), &"WARN".into(), &"said\nso".into())
+        );
+        assert!(
+            lines[0].get("step").is_none() && lines[0].get("trace_id").is_none() && lines[1].get("run_id").is_none(),
+            "{text}"
+        );
     }
 
     #[test]
