@@ -3,7 +3,6 @@
 
 use std::io::IsTerminal;
 
-use tracing::field::{Empty, display};
 use tracing_subscriber::EnvFilter;
 use tracing_subscriber::fmt::MakeWriter;
 use tracing_subscriber::layer::SubscriberExt;
@@ -65,7 +64,7 @@ where
 {
     let filter = parse_filter(&config.filter).map_err(|why| TelemetryError::Filter { filter: config.filter.clone(), why })?;
     let lines = tracing_subscriber::fmt::layer().event_format(lines::Lines(config.format)).with_ansi(colour).with_writer(writer);
-    Ok(Box::new(tracing_subscriber::registry().with(filter).with(lines::Remember).with(lines)))
+    Ok(Box::new(tracing_subscriber::registry().with(filter).with(lines)))
 }
 
 /// Traces of this process as the standard `OTEL_*` variables ask for them; off unless they name a collector. `prefix` is that of the queues.
@@ -77,24 +76,19 @@ pub fn traces(service: &str, worker: &str, prefix: &str) -> Result<Traces, Telem
     }
 }
 
-/// A piece of work whose lines are to say what it is about, once [`about`] knows.
-pub fn work() -> tracing::Span {
-    // As loud as can be, so that a filter that lets a line through lets this through as well.
-    tracing::error_span!("work", run_id = Empty, step = Empty, trace_id = Empty)
+/// Does `work`; its lines say what it is about, once [`about`] is told.
+pub fn work<F: Future>(work: F) -> impl Future<Output = F::Output> + use<F> {
+    lines::work(work)
 }
 
-/// The work at hand is about this run, and this step.
+/// The [`work`] at hand is about this run, and this step.
 pub fn about(run: &RunId, step: Option<StepNumber>, trace: Option<&str>) {
-    let span = tracing::Span::current();
-    if span.is_disabled() {
-        return;
-    }
-    span.record("run_id", display(run));
+    lines::about("run_id", run.as_str());
     if let Some(step) = step {
-        span.record("step", step.0);
+        lines::about("step", step.0);
     }
     if let Some(trace_id) = trace.and_then(context::trace_id) {
-        span.record("trace_id", trace_id);
+        lines::about("trace_id", trace_id);
     }
 }
 
@@ -126,16 +120,21 @@ mod tests {
         }
     }
 
+    /// Does it at once.
+    fn now(work: impl Future<Output = ()>) {
+        futures::FutureExt::now_or_never(work).unwrap();
+    }
+
     /// What is logged of three lines: one of ours, one of lapin, one of lapin in trouble.
     fn logged(filter: &str, format: LogFormat, colour: bool) -> String {
         let page = Page::default();
         let writer = page.clone();
         let config = LogConfig { filter: filter.into(), format };
         tracing::subscriber::with_default(subscriber(&config, colour, move || writer.clone()).unwrap(), || {
-            work().in_scope(|| {
+            now(work(async {
                 about(&RunId::parse("r1").unwrap(), Some(StepNumber(3)), Some(TRACE));
                 tracing::info!(steps = 2, why = "two words", "run r1 is planned");
-            });
+            }));
             tracing::debug!(target: "lapin::channel", "lapin talks");
             tracing::warn!(target: "lapin::channel", "lapin warns");
         });
@@ -161,15 +160,15 @@ mod tests {
     }
 
     #[test]
-    fn a_line_says_itself_what_its_span_would() {
+    fn a_line_says_itself_what_its_work_would() {
         let page = Page::default();
         let writer = page.clone();
         let config = LogConfig { filter: "warn,lapin=off".into(), format: LogFormat::Json };
         tracing::subscriber::with_default(subscriber(&config, false, move || writer.clone()).unwrap(), || {
-            work().in_scope(|| {
+            now(work(async {
                 about(&RunId::parse("r1").unwrap(), None, Some("no trace"));
                 tracing::warn!(run_id = "r2", level = "odd", "said\nso");
-            });
+            }));
             tracing::warn!("about nothing");
         });
         let text = String::from_utf8(page.0.lock().unwrap().clone()).unwrap();

@@ -11,7 +11,6 @@ use futures::FutureExt;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep, timeout};
 use tokio_util::sync::CancellationToken;
-use tracing::Instrument;
 
 use crate::broker::{Broker, Delivery, Envelope};
 use crate::env::Env;
@@ -58,7 +57,7 @@ where
             Some(ended) = running.join_next() => report(ended),
             delivery = consumer.next(), if running.len() < usize::from(concurrency) => {
                 let attended = attend(env.clone(), queue, delivery, handle.clone(), stop.clone());
-                running.spawn(attended.instrument(crate::telemetry::work()));
+                running.spawn(crate::telemetry::work(attended));
             }
         }
     }

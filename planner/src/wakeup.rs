@@ -8,7 +8,7 @@ use common::store::{Advance, StoreError};
 use common::telemetry;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
-use tracing::{Instrument, warn};
+use tracing::warn;
 
 use crate::{Planner, dispatch};
 
@@ -51,7 +51,7 @@ async fn sweep(planner: &Planner, offset: usize) -> Result<usize, StoreError> {
 
 async fn wake_due(planner: &Planner) -> Result<(), StoreError> {
     for run in planner.env.store.due(WAKEUPS_PER_POLL_MAX).await? {
-        if let Err(error) = advance(planner, &run).instrument(telemetry::work()).await {
+        if let Err(error) = telemetry::work(advance(planner, &run)).await {
             warn!(run_id = %run, "run {run}: not advanced, {error}");
         }
     }

@@ -1,28 +1,25 @@
 //! The lines of the log: what is said, then what it is about. A line within a handler says its run and its step without naming
-//! them, by the span that the handler runs in.
+//! them, by the task that it is done in.
 
+use std::cell::RefCell;
 use std::fmt;
 
 use serde_json::{Map, Value};
 use tracing::field::{Field, Visit};
-use tracing::span::{Attributes, Id, Record};
 use tracing::{Event, Level, Subscriber};
-use tracing_subscriber::Layer;
 use tracing_subscriber::fmt::format::Writer;
 use tracing_subscriber::fmt::time::{FormatTime, SystemTime};
 use tracing_subscriber::fmt::{FmtContext, FormatEvent, FormatFields};
-use tracing_subscriber::layer::Context;
 use tracing_subscriber::registry::LookupSpan;
 
 use crate::config::LogFormat;
 
-/// What a span or a line says, in order.
+/// What is said, in order.
 #[derive(Debug, Default)]
 struct Said(Vec<(&'static str, Value)>);
 
 impl Said {
-    fn put(&mut self, field: &Field, value: Value) {
-        let name = field.name();
+    fn put(&mut self, name: &'static str, value: Value) {
         match self.0.iter_mut().find(|(known, _)| *known == name) {
             Some((_, known)) => *known = value,
             None => self.0.push((name, value)),
@@ -36,49 +33,43 @@ impl Said {
 
 impl Visit for Said {
     fn record_debug(&mut self, field: &Field, value: &dyn fmt::Debug) {
-        self.put(field, format!("{value:?}").into());
+        self.put(field.name(), format!("{value:?}").into());
     }
 
     fn record_str(&mut self, field: &Field, value: &str) {
-        self.put(field, value.into());
+        self.put(field.name(), value.into());
     }
 
     fn record_u64(&mut self, field: &Field, value: u64) {
-        self.put(field, value.into());
+        self.put(field.name(), value.into());
     }
 
     fn record_i64(&mut self, field: &Field, value: i64) {
-        self.put(field, value.into());
+        self.put(field.name(), value.into());
     }
 
     fn record_f64(&mut self, field: &Field, value: f64) {
-        self.put(field, value.into());
+        self.put(field.name(), value.into());
     }
 
     fn record_bool(&mut self, field: &Field, value: bool) {
-        self.put(field, value.into());
+        self.put(field.name(), value.into());
     }
 }
 
-/// Keeps what spans say, for the lines within them.
-pub(super) struct Remember;
+tokio::task_local! {
+    /// What the work of this task is about. A span would say the same, and cost every poll of it ten times as much.
+    static ABOUT: RefCell<Said>;
+}
 
-impl<S: Subscriber + for<'a> LookupSpan<'a>> Layer<S> for Remember {
-    fn on_new_span(&self, attributes: &Attributes<'_>, id: &Id, context: Context<'_, S>) {
-        let mut said = Said::default();
-        attributes.record(&mut said);
-        if let Some(span) = context.span(id) {
-            span.extensions_mut().insert(said);
-        }
-    }
+/// Does `work`; its lines say what it is about, once [`about`] is told.
+pub(super) fn work<F: Future>(work: F) -> impl Future<Output = F::Output> + use<F> {
+    ABOUT.scope(RefCell::default(), work)
+}
 
-    fn on_record(&self, id: &Id, values: &Record<'_>, context: Context<'_, S>) {
-        if let Some(span) = context.span(id)
-            && let Some(said) = span.extensions_mut().get_mut::<Said>()
-        {
-            values.record(said);
-        }
-    }
+/// The work at hand is about this.
+pub(super) fn about(name: &'static str, value: impl Into<Value>) {
+    let _nobody_asked_for_lines = ABOUT.try_with(|said| said.borrow_mut().put(name, value.into()));
 }
 
 /// One line per event.
@@ -89,18 +80,17 @@ where
     S: Subscriber + for<'a> LookupSpan<'a>,
     N: for<'a> FormatFields<'a> + 'static,
 {
-    fn format_event(&self, context: &FmtContext<'_, S, N>, writer: Writer<'_>, event: &Event<'_>) -> fmt::Result {
+    fn format_event(&self, _context: &FmtContext<'_, S, N>, writer: Writer<'_>, event: &Event<'_>) -> fmt::Result {
         let mut said = Said::default();
         event.record(&mut said);
-        // What the line says itself holds, then the innermost span.
-        for span in context.event_scope().into_iter().flatten() {
-            let extensions = span.extensions();
-            for (name, value) in extensions.get::<Said>().into_iter().flat_map(|said| &said.0) {
+        // What the line says itself holds.
+        let _about_nothing = ABOUT.try_with(|about| {
+            for (name, value) in &about.borrow().0 {
                 if !said.has(name) {
                     said.0.push((name, value.clone()));
                 }
             }
-        }
+        });
         match self.0 {
             LogFormat::Text => text(writer, event, &said),
             LogFormat::Json => json(writer, event, said),

@@ -22,6 +22,7 @@ use std::cell::Cell;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
+use futures::future::Either;
 use opentelemetry::trace::{FutureExt, SpanBuilder, SpanContext, SpanKind, Status, TraceContextExt, TraceFlags, Tracer};
 use opentelemetry::{Context, KeyValue, SpanId, TraceId};
 use opentelemetry_sdk::trace::{
@@ -212,7 +213,10 @@ pub struct Span(Option<Context>);
 impl Span {
     /// Does `work` within the span: what begins in it hangs under it.
     pub fn around<F: Future>(&self, work: F) -> impl Future<Output = F::Output> + use<F> {
-        work.with_context(self.0.clone().unwrap_or_else(Context::current))
+        match &self.0 {
+            Some(context) => Either::Left(work.with_context(context.clone())),
+            None => Either::Right(work),
+        }
     }
 
     /// A span under the one that this code runs in; none without that. `describe` gets the run.
