@@ -36,7 +36,7 @@ pub async fn handle(executor: &Executor, envelope: &Envelope, redelivered: bool)
     };
     match claim_and_run(executor, envelope, &message, redelivered).await {
         Ok(outcome) => outcome,
-        Err(error) => Outcome::Park { why: error.to_string() },
+        Err(error) => error.into(),
     }
 }
 

@@ -15,6 +15,6 @@ pub async fn handle(planner: &Planner, envelope: &Envelope) -> Outcome {
     let token = &envelope.message_id;
     match dispatch::dispatch(planner, envelope.traceparent.as_deref(), &report.run_id, token).await {
         Ok(()) => Outcome::Done,
-        Err(error) => Outcome::Park { why: error.to_string() },
+        Err(error) => error.into(),
     }
 }

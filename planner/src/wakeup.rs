@@ -2,7 +2,7 @@
 //! limits, expired leases, and messages that were lost.
 
 use common::id::RunId;
-use common::limits::{SWEEP_INTERVAL, SWEEP_RUNS_MAX, WAKEUP_INTERVAL_MAX, WAKEUP_POLL, WAKEUPS_PER_POLL_MAX};
+use common::limits::{RETURN_WAIT_MAX, SWEEP_INTERVAL, SWEEP_RUNS_MAX, WAKEUP_INTERVAL_MAX, WAKEUP_POLL, WAKEUPS_PER_POLL_MAX};
 use common::relay;
 use common::store::{Advance, StoreError};
 use tokio::time::Instant;
@@ -13,7 +13,7 @@ use crate::{Planner, dispatch};
 
 /// Looks for due runs until `stop`, and now and then for runs whose wake-up has been lost.
 pub async fn poll(planner: &Planner, stop: CancellationToken) {
-    let (mut sweep_at, mut offset) = (Instant::now() + SWEEP_INTERVAL, 0);
+    let (mut sweep_at, mut offset, mut newer) = (Instant::now() + SWEEP_INTERVAL, 0, false);
     loop {
         // Replicas should not look all at the same moment.
         let pause = WAKEUP_POLL.mul_f64(0.5 + planner.env.ids.fraction());
@@ -23,7 +23,7 @@ pub async fn poll(planner: &Planner, stop: CancellationToken) {
             () = tokio::time::sleep(pause) => {}
         }
         // Dropped at the stop wherever it is: every run it has taken is due again soon.
-        if let Some(Err(error)) = stop.run_until_cancelled(wake_due(planner)).await {
+        if let Some(Err(error)) = stop.run_until_cancelled(wake_due(planner, &mut newer)).await {
             warn!("wake-ups wait for the store: {error}");
         }
         if Instant::now() >= sweep_at {
@@ -42,16 +42,27 @@ pub async fn poll(planner: &Planner, stop: CancellationToken) {
 async fn sweep(planner: &Planner, offset: usize) -> Result<usize, StoreError> {
     let store = &planner.env.store;
     let lines = store.list(offset, SWEEP_RUNS_MAX).await?;
-    for line in lines.iter().filter(|line| !line.status.is_final()) {
+    for line in lines.iter().filter(|line| !line.status.is_final() && line.newer_schema.is_none()) {
         store.wake(&line.run_id, WAKEUP_INTERVAL_MAX).await?;
     }
     Ok(if lines.is_empty() { 0 } else { offset + SWEEP_RUNS_MAX })
 }
 
-async fn wake_due(planner: &Planner) -> Result<(), StoreError> {
+/// `newer`: whether a run of a newer release has been met, and said so.
+async fn wake_due(planner: &Planner, newer: &mut bool) -> Result<(), StoreError> {
     for run in planner.env.store.due(WAKEUPS_PER_POLL_MAX).await? {
-        if let Err(error) = advance(planner, &run).await {
-            warn!(run_id = %run, "run {run}: not advanced, {error}");
+        match advance(planner, &run).await {
+            Ok(()) => {}
+            Err(error @ StoreError::Newer { .. }) => {
+                if !std::mem::replace(newer, true) {
+                    warn!(run_id = %run, "wake-ups of newer runs are left to newer planners: {error}");
+                }
+                // It was put off for whoever looks at it: that is somebody else.
+                planner.env.store.wake(&run, RETURN_WAIT_MAX).await?;
+            }
+            Err(error @ (StoreError::Unreachable(_) | StoreError::Unusable(_))) => {
+                warn!(run_id = %run, "run {run}: not advanced, {error}");
+            }
         }
     }
     Ok(())

@@ -33,7 +33,7 @@ pub async fn handle(summarizer: &Summarizer, envelope: &Envelope, redelivered: b
     };
     match summarize(summarizer, &message.run_id, &envelope.message_id, redelivered).await {
         Ok(outcome) => outcome,
-        Err(error) => Outcome::Park { why: error.to_string() },
+        Err(error) => error.into(),
     }
 }
 

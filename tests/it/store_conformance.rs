@@ -27,6 +27,7 @@ mod limits;
 mod lost_writes;
 mod repair;
 mod runs;
+mod versions;
 
 const LEASE: Duration = Duration::from_secs(30);
 

@@ -4,7 +4,7 @@ use super::run::Run;
 use crate::event::Event;
 use crate::id::{RunId, Slot, StepNumber};
 use crate::store::assemble::{Parts, RunFields, SlotFields, assemble, retired};
-use crate::store::{RunLine, Snapshot};
+use crate::store::{KEYS_VERSION, RunLine, Snapshot};
 
 impl Run {
     pub(super) fn snapshot(&self, id: &RunId) -> Snapshot {
@@ -68,6 +68,7 @@ impl Run {
 
     pub(super) fn line(&self, id: &RunId) -> RunLine {
         RunLine {
+            newer_schema: Some(self.schema).filter(|schema| *schema > KEYS_VERSION),
             run_id: id.clone(),
             status: self.status,
             objective: self.new.objective.clone(),
