@@ -15,5 +15,6 @@ mod replans;
 mod steps;
 mod store_conformance;
 mod store_differential;
+mod upgrades;
 mod waits;
 mod wire;
