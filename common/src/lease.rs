@@ -22,7 +22,7 @@ pub struct Drain {
 
 impl Drain {
     /// Returns when running work must end now.
-    async fn over(&self) {
+    pub async fn over(&self) {
         self.stop.cancelled().await;
         tokio::time::sleep(self.grace).await;
     }

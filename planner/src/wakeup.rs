@@ -22,8 +22,14 @@ pub async fn poll(planner: &Planner, stop: CancellationToken) {
             () = stop.cancelled() => return,
             () = tokio::time::sleep(pause) => {}
         }
-        // Dropped at the stop wherever it is: every run it has taken is due again soon.
-        if let Some(Err(error)) = stop.run_until_cancelled(wake_due(planner, &mut newer)).await {
+        // A run in hand is seen to the end, within the grace: a step that was taken and not published would wait to be missed. The others are
+        // due again soon.
+        let woken = tokio::select! {
+            biased;
+            woken = wake_due(planner, &stop, &mut newer) => woken,
+            () = planner.drain.over() => return,
+        };
+        if let Err(error) = woken {
             warn!("wake-ups wait for the store: {error}");
         }
         if Instant::now() >= sweep_at {
@@ -49,8 +55,11 @@ async fn sweep(planner: &Planner, offset: usize) -> Result<usize, StoreError> {
 }
 
 /// `newer`: whether a run of a newer release has been met, and said so.
-async fn wake_due(planner: &Planner, newer: &mut bool) -> Result<(), StoreError> {
+async fn wake_due(planner: &Planner, stop: &CancellationToken, newer: &mut bool) -> Result<(), StoreError> {
     for run in planner.env.store.due(WAKEUPS_PER_POLL_MAX).await? {
+        if stop.is_cancelled() {
+            return Ok(());
+        }
         match advance(planner, &run).await {
             Ok(()) => {}
             Err(error @ StoreError::Newer { .. }) => {

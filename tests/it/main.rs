@@ -13,6 +13,7 @@ mod obedience;
 mod pipeline;
 mod replans;
 mod steps;
+mod stops;
 mod store_conformance;
 mod store_differential;
 mod upgrades;

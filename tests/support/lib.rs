@@ -4,6 +4,7 @@
 pub mod chaos;
 pub mod dumps;
 pub mod fake_openai;
+pub mod http;
 pub mod invariants;
 pub mod plans;
 pub mod points;

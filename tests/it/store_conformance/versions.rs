@@ -68,6 +68,7 @@ impl Bench {
             ("finish", store.finish(run, step(1), epoch, &end, &account).await.err()),
             ("snapshot", store.snapshot(run).await.err()),
             ("status", store.status(run).await.err()),
+            ("pulse", store.pulse(run).await.err()),
         ]
     }
 }
