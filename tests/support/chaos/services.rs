@@ -93,8 +93,8 @@ fn roll_name(service: &str, from: usize, to: usize) -> String {
     format!("{service}: build {} in place of build {}", to + 1, from + 1)
 }
 
-/// Replaces all services by those of the next build, one after the other, there and back, until the faults are over. In the end both are
-/// at work.
+/// Replaces all services by those of the next build, one after the other, there and back, until the faults are over; then those that are not
+/// of the last build, for good.
 pub(super) async fn roll(slots: &mut [Slot], builds: &[PathBuf], stack: &Stack, board: &Board, mut dice: Dice, pace: f64) {
     let all: Vec<usize> = (0..slots.len()).collect();
     for round in 1.. {
@@ -121,6 +121,13 @@ pub(super) async fn roll(slots: &mut [Slot], builds: &[PathBuf], stack: &Stack, 
         }
         if board.over() {
             break;
+        }
+    }
+    for slot in slots.iter_mut() {
+        let last = builds.last().map(|build| build.join(slot.service)).unwrap_or_default();
+        if slot.program != last {
+            slot.program = last;
+            slot.stop(stack, board).await;
         }
     }
     while !board.done.get() {
