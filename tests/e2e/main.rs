@@ -4,6 +4,7 @@
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 mod chaos;
+mod clusters;
 mod command_line;
 mod doctor;
 mod http;

@@ -6,6 +6,7 @@ pub mod collector;
 pub mod fake_openai;
 pub mod http;
 pub mod invariants;
+pub mod plain;
 pub mod plans;
 pub mod points;
 pub mod process;

@@ -9,10 +9,14 @@ use std::path::PathBuf;
 use common::ids::Ids;
 
 mod rabbit;
+mod rabbit_cluster;
 mod redis;
+mod redis_cluster;
 
 pub use rabbit::{Backlog, PrivateRabbit};
+pub use rabbit_cluster::RabbitCluster;
 pub use redis::PrivateRedis;
+pub use redis_cluster::RedisCluster;
 
 /// Ports for servers. Below 32768, where the system's own choice for outgoing connections begins: a server that is down could find
 /// its port taken by a mere client when it comes back.

@@ -21,6 +21,7 @@ use tokio::sync::Mutex;
 use tokio::time::Instant;
 
 pub use crate::process::Process;
+use crate::plain::PlainRedis;
 use crate::proxy::Proxy;
 use crate::stores::{redis_url, unique_prefix};
 
@@ -112,8 +113,11 @@ impl Stack {
             }
         }
         let deadline = Instant::now() + PATIENCE;
+        let mut hosts = self.amqp_url.split(',').cycle();
         loop {
-            let why = match Connection::connect(&self.amqp_url, ConnectionProperties::default()).await {
+            // A user tries one host of a cluster after the other.
+            let url = hosts.next().expect("there is at least one host");
+            let why = match Connection::connect(url, ConnectionProperties::default()).await {
                 Ok(connection) => match confirm_channel(&connection).await {
                     Ok(channel) => {
                         connected.replace((connection, channel.clone()));
@@ -248,14 +252,14 @@ impl Stack {
 
     /// The same, with another patience.
     pub async fn result_within(&self, run: &RunId, patience: Duration) -> RunDocument {
-        let client = redis::Client::open(self.redis_url.as_str()).expect("a Redis URL");
+        let user = PlainRedis::new(&self.redis_url);
         let key = format!("{}:{{{run}}}:result", self.prefix);
         let deadline = Instant::now() + patience;
         loop {
             // Redis may be away for a while, or forget.
             let text = async || -> Result<Option<String>, redis::RedisError> {
-                let mut connection = client.get_multiplexed_async_connection().await?;
-                redis::cmd("GET").arg(&key).query_async(&mut connection).await
+                let mut connection = user.connect().await?;
+                Ok(redis::from_redis_value(connection.command(redis::cmd("GET").arg(&key)).await?)?)
             };
             let answer = text().await;
             if let Ok(Some(text)) = &answer {

@@ -31,6 +31,21 @@ impl PrivateRedis {
         server
     }
 
+    /// Starts a server that wants to be part of a Redis Cluster.
+    pub(super) async fn start_in_cluster(node_timeout_ms: &str) -> Self {
+        // The bus would be at port + 10000 otherwise, among the ports of clients.
+        let bus = free_port().to_string();
+        Self::start(&[
+            ("cluster-enabled", "yes"),
+            ("cluster-port", &bus),
+            ("cluster-node-timeout", node_timeout_ms),
+            // However long it has not heard of its primary, and whatever happens to others.
+            ("cluster-replica-validity-factor", "0"),
+            ("cluster-allow-replica-migration", "no"),
+        ])
+        .await
+    }
+
     /// What `REDIS_URL` must be.
     pub fn url(&self) -> String {
         format!("redis://{}", self.address())
@@ -92,6 +107,17 @@ impl PrivateRedis {
         let _ok: String = self.command(&["REPLICAOF", host, &port]).await.expect("REPLICAOF");
     }
 
+    /// Whether it is `master` or `slave` in its own eyes, if it answers.
+    pub async fn role(&self) -> Option<String> {
+        let asked = tokio::time::timeout(Duration::from_secs(2), self.command::<Vec<::redis::Value>>(&["ROLE"]));
+        String::from_redis_value(asked.await.ok()?.ok()?.into_iter().next()?).ok()
+    }
+
+    /// Its log.
+    pub fn said(&self) -> String {
+        std::fs::read_to_string(&self.process.log).unwrap_or_default()
+    }
+
     /// CONFIG SET.
     pub async fn set(&self, name: &str, value: &str) {
         let _ok: String = self.command(&["CONFIG", "SET", name, value]).await.expect("CONFIG SET");
@@ -107,8 +133,7 @@ impl PrivateRedis {
     async fn answers(&self) {
         let deadline = Instant::now() + PATIENCE;
         while self.command::<String>(&["PING"]).await.is_err() {
-            let log = || std::fs::read_to_string(&self.process.log).unwrap_or_default();
-            assert!(Instant::now() < deadline, "Redis does not answer on port {}:\n{}", self.port, log());
+            assert!(Instant::now() < deadline, "Redis does not answer on port {}:\n{}", self.port, self.said());
             tokio::time::sleep(Duration::from_millis(20)).await;
         }
     }
