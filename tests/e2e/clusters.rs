@@ -26,5 +26,9 @@ async fn thin() {
     let run: RunId = stack.objective("one", chain()).await;
     let result = stack.result_within(&run, Duration::from_secs(60)).await;
     println!("{result:?} {:?}", t.elapsed());
-    println!("{:?} leader {:?}", rabbit.members(stack.prefix()).await, rabbit.leader_of(&format!("{}.v1.steps", stack.prefix()), 0).await);
+    println!(
+        "{:?} leader {:?}",
+        rabbit.members(stack.prefix()).await,
+        rabbit.leader_of(&format!("{}.v1.steps", stack.prefix()), 0).await
+    );
 }

@@ -20,8 +20,8 @@ use serde_json::Value;
 use tokio::sync::Mutex;
 use tokio::time::Instant;
 
-pub use crate::process::Process;
 use crate::plain::PlainRedis;
+pub use crate::process::Process;
 use crate::proxy::Proxy;
 use crate::stores::{redis_url, unique_prefix};
 

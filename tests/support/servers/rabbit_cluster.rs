@@ -25,10 +25,8 @@ impl RabbitCluster {
         let [first, second, third] = names.clone();
         // The first becomes a cluster of one, which the others join when they start.
         let first = PrivateRabbit::start_as(first, &cookie, &settings).await;
-        let (second, third) = tokio::join!(
-            PrivateRabbit::start_as(second, &cookie, &settings),
-            PrivateRabbit::start_as(third, &cookie, &settings)
-        );
+        let (second, third) =
+            tokio::join!(PrivateRabbit::start_as(second, &cookie, &settings), PrivateRabbit::start_as(third, &cookie, &settings));
         let cluster = Self { nodes: vec![first, second, third] };
         let status = parsed(&cluster.nodes[0].ctl(&["cluster_status", "--formatter", "json", "--quiet"]).await);
         assert_eq!(status["running_nodes"].as_array().map(Vec::len), Some(3), "the nodes are no cluster: {status}");
@@ -53,7 +51,8 @@ impl RabbitCluster {
         let listed = self.nodes[0].ctl(&["list_queues", "--formatter", "json", "--quiet", "name", "members"]).await;
         let all = parsed(&listed);
         let count = |queue: &Value| queue["members"].as_array().map_or(0, Vec::len);
-        let named = all.as_array().into_iter().flatten().filter_map(|queue| Some((queue["name"].as_str()?.to_owned(), count(queue))));
+        let named =
+            all.as_array().into_iter().flatten().filter_map(|queue| Some((queue["name"].as_str()?.to_owned(), count(queue))));
         named.filter(|(name, _)| name.starts_with(prefix)).collect()
     }
 }

@@ -1,6 +1,7 @@
 //! Six Redis servers that are one cluster: three primaries, each with a replica.
 
 use std::process::Command;
+use std::time::Duration;
 
 use futures::future::join_all;
 use tokio::time::{Instant, sleep};
@@ -50,7 +51,17 @@ impl RedisCluster {
         while !self.whole().await {
             let said = || self.nodes.iter().map(PrivateRedis::said).collect::<Vec<_>>().join("\n");
             assert!(Instant::now() < deadline, "the Redis Cluster does not become whole:\n{}", said());
-            sleep(std::time::Duration::from_millis(100)).await;
+            sleep(Duration::from_millis(100)).await;
+        }
+    }
+
+    /// Waits until three servers that answer are primaries: somebody has taken over from one that does not.
+    pub async fn taken_over(&self) {
+        let deadline = Instant::now() + PATIENCE;
+        while self.primaries().await.len() < 3 {
+            let said = || self.nodes.iter().map(PrivateRedis::said).collect::<Vec<_>>().join("\n");
+            assert!(Instant::now() < deadline, "no replica takes over:\n{}", said());
+            sleep(Duration::from_millis(100)).await;
         }
     }
 
