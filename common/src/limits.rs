@@ -208,6 +208,8 @@ pub const REDECLARE_DELAY: Duration = Duration::from_secs(1);
 pub const RECONNECT_BACKOFF_MIN: Duration = Duration::from_millis(100);
 /// Longest wait between two tries to connect.
 pub const RECONNECT_BACKOFF_MAX: Duration = Duration::from_secs(5);
+/// How long a channel that did not answer may take to be closed; the broker closes it later all the same.
+pub const GIVEN_UP_CLOSE_TIMEOUT: Duration = Duration::from_secs(1);
 /// AMQP heartbeat, in seconds; a dead peer is noticed after two.
 pub const HEARTBEAT_SECS: u16 = 10;
 /// Tries of one dead letter that cannot be handled, because the store makes no sense, before it is only kept for people: the others wait
