@@ -190,6 +190,10 @@ pub const CONFIRM_TIMEOUT: Duration = Duration::from_secs(10);
 pub const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 /// How long one store operation may take.
 pub const STORE_TIMEOUT: Duration = Duration::from_secs(5);
+/// How soon after the Sentinels could not name a primary they are asked again.
+pub const SENTINELS_ASKED_AFTER: Duration = Duration::from_millis(200);
+/// Largest file of trusted certificates, in bytes; that of a whole system has a quarter of it.
+pub const CA_FILE_BYTES_MAX: u64 = 1 << 20;
 /// A younger connection to the store is not replaced: a server that is really read-only must not be flooded with new ones.
 pub const STORE_REPLACED_AFTER: Duration = Duration::from_secs(1);
 /// A channel on which the broker has refused messages for this long is replaced. A quorum queue that was full tells each channel when

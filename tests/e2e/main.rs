@@ -4,7 +4,6 @@
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 mod chaos;
-mod clusters;
 mod command_line;
 mod doctor;
 mod http;
@@ -16,4 +15,5 @@ mod pipeline;
 mod privileges;
 mod recovery;
 mod refusals;
+mod tls;
 mod traces;

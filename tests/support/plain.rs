@@ -4,6 +4,7 @@ use futures::future::join_all;
 use redis::aio::MultiplexedConnection;
 use redis::cluster::ClusterClient;
 use redis::cluster_async::ClusterConnection;
+use redis::sentinel::{SentinelClient, SentinelServerType};
 use redis::{Cmd, FromRedisValue, Pipeline, RedisError, Value};
 
 /// Where a user's program connects to.
@@ -11,6 +12,8 @@ use redis::{Cmd, FromRedisValue, Pipeline, RedisError, Value};
 pub enum PlainRedis {
     /// One server.
     Single(redis::Client),
+    /// The primary that Sentinels know by a name.
+    Watched(Vec<String>, String),
     /// A Redis Cluster, by the addresses of some of its servers.
     Cluster(Vec<String>),
 }
@@ -27,6 +30,9 @@ pub enum PlainConnection {
 impl PlainRedis {
     /// Reads a URL, or several of a cluster separated by commas.
     pub fn new(urls: &str) -> Self {
+        if let Some((hosts, name)) = urls.strip_prefix("redis+sentinel://").and_then(|rest| rest.split_once('/')) {
+            return Self::Watched(hosts.split(',').map(|host| format!("redis://{host}")).collect(), name.to_owned());
+        }
         match urls.split_once(',') {
             None => Self::Single(redis::Client::open(urls).expect("a Redis URL")),
             Some(_several) => Self::Cluster(urls.split(',').map(str::to_owned).collect()),
@@ -37,6 +43,10 @@ impl PlainRedis {
     pub async fn connect(&self) -> Result<PlainConnection, RedisError> {
         match self {
             Self::Single(client) => Ok(PlainConnection::Single(client.get_multiplexed_async_connection().await?)),
+            Self::Watched(urls, name) => {
+                let client = SentinelClient::build(urls.clone(), name.clone(), None, SentinelServerType::Master);
+                Ok(PlainConnection::Single(client?.get_async_connection().await?))
+            }
             Self::Cluster(urls) => {
                 let client = ClusterClient::builder(urls.clone()).retries(1).max_retry_wait(200).build()?;
                 Ok(PlainConnection::Cluster(client.get_async_connection().await?))

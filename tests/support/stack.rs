@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 use std::time::Duration;
 
-use common::config::StoreConfig;
+use common::config::{StoreConfig, split_urls};
 use common::id::RunId;
 use common::message::Queue;
 use common::metrics::Metrics;
@@ -87,7 +87,7 @@ impl Stack {
             ("PLANRELAY_LOG".to_owned(), "info,planner=debug,executor=debug,summarizer=debug,common=debug".to_owned()),
         ];
         all.extend(settings.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())));
-        let config = StoreConfig { urls: redis_url.split(',').map(|url| url.to_owned().into()).collect() };
+        let config = StoreConfig { urls: split_urls(redis_url).into_iter().map(Into::into).collect(), ..StoreConfig::default() };
         let redis =
             Redis::connect(&config, &prefix, StoreTime::Own, &Metrics::new("test")).await.expect("tests need Redis at REDIS_URL");
         let logs = tempfile::tempdir().expect("a folder for logs");

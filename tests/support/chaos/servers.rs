@@ -56,6 +56,17 @@ impl Servers {
         }
     }
 
+    /// Who consumes, and which channel holds how many messages, for people.
+    pub(super) async fn holders(&self) -> String {
+        let node = match self {
+            Self::Single(rabbit, _) => rabbit,
+            Self::Clusters(rabbit, _) => &rabbit.nodes[0],
+        };
+        let channels = ["list_channels", "name", "pid", "messages_unacknowledged", "consumer_count", "state"];
+        let connections = ["list_connections", "name", "pid", "state", "channels", "client_properties"];
+        [node.ctl(&["list_consumers"]).await, node.ctl(&channels).await, node.ctl(&connections).await].join("\n")
+    }
+
     /// What is in the queues whose names begin with `prefix`.
     pub(super) async fn backlog(&self, prefix: &str) -> Vec<Backlog> {
         match self {

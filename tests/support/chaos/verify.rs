@@ -184,7 +184,8 @@ async fn queues(servers: &Servers, stack: &Stack, findings: &mut Findings) {
             return;
         }
         if Instant::now() >= deadline {
-            findings.wrong(format!("queues are not empty: {left:?} (of {REPLIES} and {} others)", backlog.len()));
+            let holders = servers.holders().await;
+            findings.wrong(format!("queues are not empty: {left:?} (of {REPLIES} and {} others)\n{holders}", backlog.len()));
             return;
         }
         sleep(Duration::from_millis(500)).await;

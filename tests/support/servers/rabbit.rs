@@ -11,6 +11,7 @@ use lapin::{Connection, ConnectionProperties};
 use serde::Deserialize;
 use tokio::time::{Instant, timeout};
 
+use super::certificates::Certificates;
 use super::{free_port, program};
 use crate::process::Process;
 use crate::stack::PATIENCE;
@@ -30,6 +31,8 @@ pub struct PrivateRabbit {
     folder: tempfile::TempDir,
     node: String,
     port: u16,
+    /// The port for TLS, if there is one.
+    secured: Option<u16>,
     distribution: u16,
     process: Process,
 }
@@ -54,6 +57,28 @@ impl PrivateRabbit {
         Self::start_as(node_name(), &Ids::random().unique(), settings).await
     }
 
+    /// Starts a node that also listens for TLS.
+    pub async fn start_secured(certificates: &Certificates) -> Self {
+        let port = free_port();
+        let listener = format!("{}:{port}", Ipv4Addr::LOCALHOST);
+        let mut node = Self::start(&[
+            ("listeners.ssl.1", &listener),
+            ("ssl_options.cacertfile", &certificates.authority()),
+            ("ssl_options.certfile", &certificates.certificate()),
+            ("ssl_options.keyfile", &certificates.key()),
+            ("ssl_options.verify", "verify_none"),
+            ("ssl_options.fail_if_no_peer_cert", "false"),
+        ])
+        .await;
+        node.secured = Some(port);
+        node
+    }
+
+    /// What `AMQP_URL` must be, over TLS.
+    pub fn secured_url(&self) -> String {
+        format!("amqps://guest:guest@localhost:{}/%2f", self.secured.expect("the node listens for TLS"))
+    }
+
     /// The same with a node name from [`node_name`], and the word by which the nodes of a cluster know each other.
     pub(super) async fn start_as(node: String, cookie: &str, settings: &[(&str, &str)]) -> Self {
         let folder = tempfile::tempdir().expect("a folder for RabbitMQ");
@@ -73,7 +98,7 @@ impl PrivateRabbit {
         let mode = std::fs::Permissions::from_mode(0o400);
         std::fs::set_permissions(folder.path().join(COOKIE), mode).expect("the cookie is protected");
         let process = spawn(folder.path(), &node, distribution);
-        let mut server = Self { folder, node, port, distribution, process };
+        let mut server = Self { folder, node, port, secured: None, distribution, process };
         server.answers().await;
         server
     }

@@ -8,6 +8,7 @@ use std::time::Duration;
 use redis::{FromRedisValue, RedisError};
 use tokio::time::Instant;
 
+use super::certificates::Certificates;
 use super::{free_port, program};
 use crate::process::Process;
 use crate::stack::PATIENCE;
@@ -16,6 +17,8 @@ use crate::stack::PATIENCE;
 pub struct PrivateRedis {
     folder: tempfile::TempDir,
     port: u16,
+    /// The port for TLS, if there is one.
+    secured: Option<u16>,
     settings: Vec<(String, String)>,
     process: Process,
 }
@@ -26,9 +29,29 @@ impl PrivateRedis {
         let (folder, port) = (tempfile::tempdir().expect("a folder for Redis"), free_port());
         let settings = settings.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
         let process = spawn(folder.path(), port, &settings);
-        let server = Self { folder, port, settings, process };
+        let server = Self { folder, port, secured: None, settings, process };
         server.answers().await;
         server
+    }
+
+    /// Starts a server that also listens for TLS.
+    pub async fn start_secured(certificates: &Certificates) -> Self {
+        let port = free_port();
+        let mut server = Self::start(&[
+            ("tls-port", &port.to_string()),
+            ("tls-cert-file", &certificates.certificate()),
+            ("tls-key-file", &certificates.key()),
+            ("tls-ca-cert-file", &certificates.authority()),
+            ("tls-auth-clients", "no"),
+        ])
+        .await;
+        server.secured = Some(port);
+        server
+    }
+
+    /// What `REDIS_URL` must be, over TLS.
+    pub fn secured_url(&self) -> String {
+        format!("rediss://localhost:{}", self.secured.expect("the server listens for TLS"))
     }
 
     /// Starts a server that wants to be part of a Redis Cluster.
