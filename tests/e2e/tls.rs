@@ -2,7 +2,7 @@
 
 use serde_json::json;
 use support::plans::exact;
-use support::servers::{Certificates, PrivateRabbit, PrivateRedis};
+use support::servers::{Certificates, PrivateRabbit, PrivateRedis, Sentinels};
 use support::stack::{Stack, amqp_url};
 use support::stores::redis_url;
 
@@ -19,8 +19,8 @@ async fn refused(stack: &Stack, settings: &[(&str, &str)]) -> (Option<i32>, Stri
 async fn certificates_of_an_authority_of_ones_own() {
     let (ours, theirs) = (Certificates::new(&["localhost", "127.0.0.1"]), Certificates::new(&["localhost"]));
     let elsewhere = ours.certify(&["elsewhere.example"]);
-    let (rabbit, redis) = tokio::join!(PrivateRabbit::start_secured(&ours), PrivateRedis::start_secured(&ours));
-    let misnamed = PrivateRedis::start_secured(&elsewhere).await;
+    let (rabbit, redis) = tokio::join!(PrivateRabbit::start_secured(&ours), PrivateRedis::start_secured(&ours, &[]));
+    let misnamed = PrivateRedis::start_secured(&elsewhere, &[]).await;
     let (amqps, rediss, misnamed) = (rabbit.secured_url(), redis.secured_url(), misnamed.secured_url());
     let (ca, other) = (ours.authority(), theirs.authority());
 
@@ -43,17 +43,29 @@ async fn certificates_of_an_authority_of_ones_own() {
         assert!(says.iter().all(|part| said.contains(part)), "{amqp} {redis} {ca}: {said}");
     }
 
-    let secured = [("AMQP_URL", amqps.as_str()), ("REDIS_URL", rediss.as_str()), ("PLANRELAY_CA_FILE", ca.as_str())];
-    let _services = ["planner", "executor", "summarizer"].map(|service| stack.start_with(service, &secured));
+    let (cluster, sentinels) = (PrivateRedis::start_secured_cluster(&ours).await, Sentinels::start_secured(&ours).await);
+    let secured_cluster = format!("rediss+cluster://localhost:{}", cluster.secured_port());
+    for (users, services) in [
+        (redis.url(), rediss),
+        (cluster.url().replace("redis://", "redis+cluster://"), secured_cluster),
+        (sentinels.servers[0].url(), sentinels.secured_url()),
+    ] {
+        let stack = Stack::on(&rabbit.url(), &users, &[("PLANRELAY_MODEL", "offline")]).await;
+        let settings = [("AMQP_URL", amqps.as_str()), ("REDIS_URL", services.as_str()), ("PLANRELAY_CA_FILE", ca.as_str())];
+        runs_end(&stack, &rabbit, &settings).await;
+        stack.clean().await;
+    }
+}
+
+/// Services with these settings do what they should.
+async fn runs_end(stack: &Stack, rabbit: &PrivateRabbit, settings: &[(&str, &str)]) {
+    let _services = ["planner", "executor", "summarizer"].map(|service| stack.start_with(service, settings));
     stack.queues_exist().await;
     let plan = json!({"steps": [exact(1, "6*7", &[])]});
     let run =
         stack.objective("secured", json!({"objective": "a product", "plan": plan, "options": {"respond": "results"}})).await;
-    assert_eq!(stack.result(&run).await.step_results[0].result, json!("42"));
-    // The second connection, too: what has been worked on is acknowledged.
-    for queue in common::message::Queue::ALL {
-        let backlog = async || rabbit.backlog(stack.prefix()).await.iter().all(|left| left.ready + left.unacknowledged == 0);
-        stack.until(&format!("{queue:?} is empty"), backlog).await;
-    }
-    stack.clean().await;
+    assert_eq!(stack.result(&run).await.step_results[0].result, json!("42"), "{settings:?}");
+    // The other connection to the broker, too: what has been worked on is acknowledged.
+    let empty = async || rabbit.backlog(stack.prefix()).await.iter().all(|left| left.ready + left.unacknowledged == 0);
+    stack.until("every queue is empty", empty).await;
 }

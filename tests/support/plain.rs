@@ -33,6 +33,9 @@ impl PlainRedis {
         if let Some((hosts, name)) = urls.strip_prefix("redis+sentinel://").and_then(|rest| rest.split_once('/')) {
             return Self::Watched(hosts.split(',').map(|host| format!("redis://{host}")).collect(), name.to_owned());
         }
+        if let Some(hosts) = urls.strip_prefix("redis+cluster://") {
+            return Self::Cluster(hosts.split(',').map(|host| format!("redis://{host}")).collect());
+        }
         match urls.split_once(',') {
             None => Self::Single(redis::Client::open(urls).expect("a Redis URL")),
             Some(_several) => Self::Cluster(urls.split(',').map(str::to_owned).collect()),

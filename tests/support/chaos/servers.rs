@@ -62,7 +62,7 @@ impl Servers {
             Self::Single(rabbit, _) => rabbit,
             Self::Clusters(rabbit, _) => &rabbit.nodes[0],
         };
-        let channels = ["list_channels", "name", "pid", "messages_unacknowledged", "consumer_count", "state"];
+        let channels = ["list_channels", "name", "pid", "messages_unacknowledged", "consumer_count"];
         let connections = ["list_connections", "name", "pid", "state", "channels", "client_properties"];
         [node.ctl(&["list_consumers"]).await, node.ctl(&channels).await, node.ctl(&connections).await].join("\n")
     }

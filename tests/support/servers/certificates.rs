@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair, KeyUsagePurpose};
+use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, DnType, IsCa, KeyPair, KeyUsagePurpose};
 
 /// PEM files in a folder of their own.
 pub struct Certificates {
@@ -15,6 +15,8 @@ impl Certificates {
     /// An authority that nobody else knows, and a server with these names.
     pub fn new(names: &[&str]) -> Self {
         let mut params = CertificateParams::default();
+        // Another name than that of the servers: who has issued their certificates is known by it.
+        params.distinguished_name.push(DnType::CommonName, "An authority for tests");
         params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
         params.key_usages = vec![KeyUsagePurpose::KeyCertSign];
         let issuer = CertifiedIssuer::self_signed(params, key()).expect("an authority");
@@ -51,6 +53,17 @@ impl Certificates {
     /// The server's key.
     pub fn key(&self) -> String {
         self.path("server.key")
+    }
+
+    /// What a Redis or a Sentinel that listens for TLS on `port` must be told.
+    pub(super) fn of_redis(&self, port: u16) -> [(&'static str, String); 5] {
+        [
+            ("tls-port", port.to_string()),
+            ("tls-cert-file", self.certificate()),
+            ("tls-key-file", self.key()),
+            ("tls-ca-cert-file", self.authority()),
+            ("tls-auth-clients", "no".to_owned()),
+        ]
     }
 
     fn path(&self, name: &str) -> String {

@@ -35,23 +35,38 @@ impl PrivateRedis {
     }
 
     /// Starts a server that also listens for TLS.
-    pub async fn start_secured(certificates: &Certificates) -> Self {
+    pub async fn start_secured(certificates: &Certificates, settings: &[(&str, &str)]) -> Self {
         let port = free_port();
-        let mut server = Self::start(&[
-            ("tls-port", &port.to_string()),
-            ("tls-cert-file", &certificates.certificate()),
-            ("tls-key-file", &certificates.key()),
-            ("tls-ca-cert-file", &certificates.authority()),
-            ("tls-auth-clients", "no"),
-        ])
-        .await;
+        let secured = certificates.of_redis(port);
+        let secured: Vec<(&str, &str)> = secured.iter().map(|(name, value)| (*name, value.as_str())).collect();
+        let mut server = Self::start(&[&secured, settings].concat()).await;
         server.secured = Some(port);
+        server
+    }
+
+    /// Starts a server that also listens for TLS, and is a Redis Cluster by itself.
+    pub async fn start_secured_cluster(certificates: &Certificates) -> Self {
+        let bus = free_port().to_string();
+        // Clients over TLS are told of ports for TLS only by servers that speak it among themselves.
+        let settings = [("cluster-enabled", "yes"), ("cluster-port", bus.as_str()), ("tls-cluster", "yes")];
+        let server = Self::start_secured(certificates, &settings).await;
+        let _ok: String = server.command(&["CLUSTER", "ADDSLOTSRANGE", "0", "16383"]).await.expect("slots are given");
+        let deadline = Instant::now() + PATIENCE;
+        while !server.command::<String>(&["CLUSTER", "INFO"]).await.unwrap_or_default().contains("cluster_state:ok") {
+            assert!(Instant::now() < deadline, "the server is no cluster:\n{}", server.said());
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
         server
     }
 
     /// What `REDIS_URL` must be, over TLS.
     pub fn secured_url(&self) -> String {
-        format!("rediss://localhost:{}", self.secured.expect("the server listens for TLS"))
+        format!("rediss://localhost:{}", self.secured_port())
+    }
+
+    /// The port for TLS.
+    pub fn secured_port(&self) -> u16 {
+        self.secured.expect("the server listens for TLS")
     }
 
     /// Starts a server that wants to be part of a Redis Cluster.

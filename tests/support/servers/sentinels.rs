@@ -6,6 +6,7 @@ use std::process::Command;
 use redis::FromRedisValue;
 use tokio::time::{Duration, Instant, sleep};
 
+use super::certificates::Certificates;
 use super::redis::PrivateRedis;
 use super::{free_port, program};
 use crate::process::Process;
@@ -26,6 +27,8 @@ pub struct Sentinels {
 struct Sentinel {
     _folder: tempfile::TempDir,
     port: u16,
+    /// The port for TLS, if there is one.
+    secured: Option<u16>,
     _process: Process,
 }
 
@@ -40,7 +43,7 @@ impl Sentinels {
             replica.replicate(Some(&servers[0])).await;
         }
         let address = servers[0].address().replace(':', " ");
-        let watchers = (0..3).map(|_| Sentinel::start(&address)).collect();
+        let watchers = (0..3).map(|_| Sentinel::start(&address, 2, &[])).collect();
         let all = Self { servers, watchers };
         let deadline = Instant::now() + PATIENCE;
         while !all.complete().await {
@@ -48,6 +51,27 @@ impl Sentinels {
             sleep(Duration::from_millis(100)).await;
         }
         all
+    }
+
+    /// One server and one Sentinel; both listen for TLS, and clients are told the server's port for it.
+    pub async fn start_secured(certificates: &Certificates) -> Self {
+        let server = PrivateRedis::start_secured(certificates, &[]).await;
+        let mut lines = vec!["tls-replication yes".to_owned()];
+        let port = free_port();
+        lines.extend(certificates.of_redis(port).iter().map(|(name, value)| format!("{name} {value}")));
+        let mut watcher = Sentinel::start(&format!("{} {}", Ipv4Addr::LOCALHOST, server.secured_port()), 1, &lines);
+        watcher.secured = Some(port);
+        let deadline = Instant::now() + PATIENCE;
+        while watcher.ask::<(String, String)>(&["get-master-addr-by-name", NAME]).await.is_none() {
+            assert!(Instant::now() < deadline, "the Sentinel does not answer");
+            sleep(Duration::from_millis(100)).await;
+        }
+        Self { servers: vec![server], watchers: vec![watcher] }
+    }
+
+    /// What `REDIS_URL` must be, over TLS.
+    pub fn secured_url(&self) -> String {
+        format!("rediss+sentinel://localhost:{}/{NAME}", self.watchers[0].secured.expect("the Sentinel listens for TLS"))
     }
 
     /// What `REDIS_URL` must be.
@@ -81,23 +105,24 @@ impl Sentinels {
 }
 
 impl Sentinel {
-    fn start(primary: &str) -> Self {
+    fn start(primary: &str, quorum: u32, settings: &[String]) -> Self {
         let (folder, port) = (tempfile::tempdir().expect("a folder for a Sentinel"), free_port());
         let file = folder.path().join("sentinel.conf");
         // It writes what it learns into its own configuration.
-        let lines = [
+        let mut lines = vec![
             format!("port {port}"),
             "bind 127.0.0.1".to_owned(),
             format!("dir {}", folder.path().display()),
-            format!("sentinel monitor {NAME} {primary} 2"),
+            format!("sentinel monitor {NAME} {primary} {quorum}"),
             format!("sentinel down-after-milliseconds {NAME} {DOWN_AFTER_MS}"),
             format!("sentinel failover-timeout {NAME} 10000"),
         ];
+        lines.extend_from_slice(settings);
         std::fs::write(&file, lines.join("\n") + "\n").expect("a file is written");
         let mut command = Command::new(program("redis-server", &["/usr/bin"]));
         command.arg(&file).arg("--sentinel");
         let process = Process::spawn(&mut command, folder.path().join("sentinel.log"));
-        Self { _folder: folder, port, _process: process }
+        Self { _folder: folder, port, secured: None, _process: process }
     }
 
     async fn ask<T: FromRedisValue>(&self, words: &[&str]) -> Option<T> {

@@ -128,16 +128,16 @@ fn sentinels(scheme: &str, rest: &str) -> Result<Address, RedisError> {
     }
     let redis = format!("{scheme}://{user}host/{database}?{}", others.join("&")).into_connection_info()?;
     let tls = matches!(redis.addr(), ConnectionAddr::TcpTls { .. }).then_some(TlsMode::Secure);
-    let hosts = hosts.iter().map(|host| sentinel(host)).collect::<Result<Vec<_>, _>>()?;
+    let hosts = hosts.iter().map(|host| sentinel(scheme, host)).collect::<Result<Vec<_>, _>>()?;
     let (service, redis) = (service.to_owned(), redis.redis_settings().clone());
     Ok(Address::Sentinels(Sentinels { hosts, service, redis, username, password, tls }))
 }
 
 /// Without a port it is that of Sentinels, which the library would take for that of Redis.
-fn sentinel(host: &str) -> Result<ConnectionAddr, RedisError> {
+fn sentinel(scheme: &str, host: &str) -> Result<ConnectionAddr, RedisError> {
     let named = host.rsplit_once(':').is_some_and(|(_, port)| port.parse::<u16>().is_ok());
     let host = if named { host.to_owned() } else { format!("{host}:{SENTINEL_PORT}") };
-    Ok(format!("redis://{host}").into_connection_info()?.addr().clone())
+    Ok(format!("{scheme}://{host}").into_connection_info()?.addr().clone())
 }
 
 /// A value that may be percent-encoded, read as the library reads passwords.
