@@ -50,6 +50,11 @@ impl Trust {
         &self.0
     }
 
+    /// The same for an HTTP client.
+    pub(crate) fn http(&self) -> Result<Vec<reqwest::Certificate>, reqwest::Error> {
+        self.added().iter().map(|certificate| reqwest::Certificate::from_der(certificate)).collect()
+    }
+
     /// For connections that this crate secures itself.
     pub(crate) fn client(&self) -> Arc<ClientConfig> {
         let _already_installed = rustls::crypto::ring::default_provider().install_default();

@@ -11,12 +11,16 @@ use async_rs::traits::Reactor;
 use async_rs::util::{DummyIO, RuntimeParts};
 use async_rs::{Runtime, Tokio};
 use futures::{AsyncRead, AsyncWrite, Stream};
+use lapin::uri::AMQPUri;
+use lapin::{Connection, ConnectionProperties};
 use rustls::ClientConfig;
 use rustls::pki_types::ServerName;
 use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 use tokio_util::compat::{Compat, TokioAsyncReadCompatExt};
+
+use crate::trust::Trust;
 
 /// Tokio, with TLS around every connection to one host.
 #[derive(Debug, Clone)]
@@ -32,6 +36,22 @@ impl Secured {
         let host = ServerName::try_from(host.to_owned()).map_err(|why| format!("{host}: {why}"))?;
         let reactor = Self { tokio: Tokio::current(), config, host };
         Ok(Runtime::new(RuntimeParts::new(Tokio::current(), reactor)))
+    }
+}
+
+/// Connects outside a pool. `secured`: the host that must prove its name, over TLS.
+pub(super) async fn connect(
+    uri: AMQPUri,
+    secured: Option<&str>,
+    trust: &Trust,
+    properties: ConnectionProperties,
+) -> Result<Connection, lapin::Error> {
+    match secured {
+        None => Connection::connect_uri(uri, properties).await,
+        Some(host) => {
+            let runtime = Secured::runtime(trust.client(), host).map_err(io::Error::other)?;
+            Connection::connect_uri_with_runtime(uri, properties, runtime).await
+        }
     }
 }
 

@@ -25,7 +25,6 @@ use crate::limits::{CONNECT_TIMEOUT, MODEL_BODY_BYTES_MAX};
 use crate::llm::{LlmError, ModelCall};
 use crate::telemetry::spans::{self, Server};
 use crate::telemetry::traces::Span;
-use crate::trust::Trust;
 
 /// An endpoint that can be asked.
 #[derive(Debug, Clone)]
@@ -66,12 +65,6 @@ impl Config for Address {
     }
 }
 
-/// What is trusted beyond the system's certificates.
-fn certificates(trust: &Trust) -> Result<Vec<reqwest::Certificate>, String> {
-    let read = trust.added().iter().map(|certificate| reqwest::Certificate::from_der(certificate));
-    read.collect::<Result<_, _>>().map_err(|error| format!("PLANRELAY_CA_FILE: {error}"))
-}
-
 impl Endpoint {
     /// A client for the configured endpoint. Connects to nothing yet. The error names the setting that cannot be used.
     pub(super) fn new(config: &LlmConfig) -> Result<Self, String> {
@@ -94,7 +87,7 @@ impl Endpoint {
             .connect_timeout(CONNECT_TIMEOUT.min(config.timeout))
             .timeout(config.timeout)
             .redirect(reqwest::redirect::Policy::none())
-            .tls_certs_merge(certificates(&config.trust)?)
+            .tls_certs_merge(config.trust.http().map_err(|error| format!("PLANRELAY_CA_FILE: {error}"))?)
             .build()
             .map_err(|error| format!("no HTTP client: {error}"))?;
         let service = Reader { http: http.clone(), timeout: config.timeout, key: Arc::new(key.clone()) };

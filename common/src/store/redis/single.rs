@@ -121,6 +121,11 @@ impl Single {
     }
 }
 
+/// The primary that the Sentinels name.
+pub(super) async fn primary(sentinels: Sentinels, trust: &Trust) -> Result<ConnectionInfo, RedisError> {
+    Ok(client(sentinels, trust)?.async_get_client().await?.get_connection_info().clone())
+}
+
 /// A connection to the primary, which has said itself that it is one.
 async fn ask(sentinels: &mut SentinelClient) -> Result<ConnectionManager, RedisError> {
     let client = sentinels.async_get_client().await?;
