@@ -65,6 +65,10 @@ async fn runs_end(stack: &Stack, rabbit: &PrivateRabbit, settings: &[(&str, &str
     let run =
         stack.objective("secured", json!({"objective": "a product", "plan": plan, "options": {"respond": "results"}})).await;
     assert_eq!(stack.result(&run).await.step_results[0].result, json!("42"), "{settings:?}");
+    let mut doctor = stack.command("planrelay");
+    doctor.arg("doctor").envs(settings.iter().copied());
+    let looked = tokio::task::spawn_blocking(move || doctor.output().expect("planrelay runs")).await.expect("planrelay ends");
+    assert!(looked.status.success(), "{settings:?}: {}", String::from_utf8_lossy(&looked.stdout));
     // The other connection to the broker, too: what has been worked on is acknowledged.
     let empty = async || rabbit.backlog(stack.prefix()).await.iter().all(|left| left.ready + left.unacknowledged == 0);
     stack.until("every queue is empty", empty).await;

@@ -131,8 +131,6 @@ fn every_setting_reaches_its_field() {
         ("PLANRELAY_API_TOKEN", "t"),
         ("PLANRELAY_LOG", "planner=debug"),
         ("PLANRELAY_LOG_FORMAT", "json"),
-        ("PLANRELAY_HTTP", "127.0.0.1:80"),
-        ("PLANRELAY_API_TOKEN", "t"),
         ("PLANRELAY_CA_FILE", AUTHORITY),
     ];
     let set: BTreeSet<&str> = environment.iter().map(|(name, _)| *name).collect();
@@ -161,8 +159,6 @@ fn every_setting_reaches_its_field() {
     assert_eq!(config.store.urls[0].expose_secret(), "rediss://r");
     let trusts = [&config.broker.trust, &config.store.trust, &config.llm.trust];
     assert_eq!(trusts.map(|trust| trust.added().len()), [1; 3]);
-    assert_eq!(config.http.listen, Some(([127, 0, 0, 1], 80).into()));
-    assert_eq!(config.http.token.as_ref().unwrap().expose_secret(), "t");
     let llm = config.llm;
     assert_eq!(llm.api_key.as_ref().unwrap().expose_secret(), "k");
     assert_eq!(
