@@ -13,6 +13,7 @@ use secrecy::SecretString;
 
 use crate::limits;
 use crate::store::{ApprovalRule, ApprovalTimeout};
+use crate::trust::Trust;
 
 mod load;
 mod prices;
@@ -24,7 +25,7 @@ mod tests;
 pub use load::{ConfigError, Sources};
 pub use prices::Price;
 pub use print::{mask_url, print_config, settings_markdown};
-pub use settings::{Kind, OPENAI_BASE_URL, SETTINGS, Setting};
+pub use settings::{Kind, OPENAI_BASE_URL, SETTINGS, Setting, split_urls};
 
 /// Steps (or runs) that one process works on at a time, unless configured.
 pub const CONCURRENCY_DEFAULT: u16 = 8;
@@ -51,17 +52,21 @@ pub struct Config {
 }
 
 /// How to reach RabbitMQ.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Default)]
 pub struct BrokerConfig {
     /// `AMQP_URL`, one per host: `amqp://user:pass@host:5672/vhost`. Default: `amqp://guest:guest@127.0.0.1:5672/%2f`.
     pub urls: Vec<SecretString>,
+    /// `PLANRELAY_CA_FILE`: whose certificates are good for `amqps://`.
+    pub trust: Trust,
 }
 
 /// How to reach Redis.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Default)]
 pub struct StoreConfig {
     /// `REDIS_URL`; several = Redis Cluster. Default: `redis://127.0.0.1:6379`.
     pub urls: Vec<SecretString>,
+    /// `PLANRELAY_CA_FILE`: whose certificates are good for `rediss://`.
+    pub trust: Trust,
 }
 
 /// Which model answers.
@@ -86,6 +91,8 @@ pub struct LlmConfig {
     /// `PLANRELAY_PRICES`: what models cost, by name. A model of a well-known provider that is not listed has the price of the
     /// bundled catalogue.
     pub prices: BTreeMap<String, Price>,
+    /// `PLANRELAY_CA_FILE`: whose certificates are good for `https://`.
+    pub trust: Trust,
 }
 
 impl LlmConfig {

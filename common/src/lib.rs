@@ -5,7 +5,7 @@
 //! Pure: [`id`], [`plan`], [`reference`], [`run`], [`event`], [`tool`], [`message`] (the wire), [`limits`].
 //! The world: [`clock`], [`ids`], [`env`], [`broker`], [`store`], [`llm`]. Around them: [`seam`] (where tests stand between), [`worker`] (the consume loop), [`lease`]
 //! (working under a claim), [`relay`] (publishing what a run owes), [`document`] and [`ending`] (the result), [`client`] (what command line,
-//! HTTP and tests use), [`config`], [`telemetry`], [`metrics`], [`health`], [`shutdown`], [`startup`].
+//! HTTP and tests use), [`config`], [`trust`], [`telemetry`], [`metrics`], [`health`], [`shutdown`], [`startup`].
 
 #![warn(missing_docs)]
 
@@ -40,5 +40,6 @@ pub mod store;
 pub mod tasks;
 pub mod telemetry;
 pub mod tool;
+pub mod trust;
 pub mod wait;
 pub mod worker;

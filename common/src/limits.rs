@@ -195,6 +195,10 @@ pub const CONFIRM_TIMEOUT: Duration = Duration::from_secs(10);
 pub const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 /// How long one store operation may take.
 pub const STORE_TIMEOUT: Duration = Duration::from_secs(5);
+/// How soon after the Sentinels could not name a primary they are asked again.
+pub const SENTINELS_ASKED_AFTER: Duration = Duration::from_millis(200);
+/// Largest file of trusted certificates, in bytes; that of a whole system has a quarter of it.
+pub const CA_FILE_BYTES_MAX: u64 = 1 << 20;
 /// A younger connection to the store is not replaced: a server that is really read-only must not be flooded with new ones.
 pub const STORE_REPLACED_AFTER: Duration = Duration::from_secs(1);
 /// A channel on which the broker has refused messages for this long is replaced. A quorum queue that was full tells each channel when
@@ -213,6 +217,8 @@ pub const REDECLARE_DELAY: Duration = Duration::from_secs(1);
 pub const RECONNECT_BACKOFF_MIN: Duration = Duration::from_millis(100);
 /// Longest wait between two tries to connect.
 pub const RECONNECT_BACKOFF_MAX: Duration = Duration::from_secs(5);
+/// How long a channel that did not answer may take to be closed; the broker closes it later all the same.
+pub const GIVEN_UP_CLOSE_TIMEOUT: Duration = Duration::from_secs(1);
 /// AMQP heartbeat, in seconds; a dead peer is noticed after two.
 pub const HEARTBEAT_SECS: u16 = 10;
 /// Tries of one dead letter that cannot be handled, because the store makes no sense, before it is only kept for people: the others wait

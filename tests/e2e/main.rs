@@ -15,4 +15,5 @@ mod pipeline;
 mod privileges;
 mod recovery;
 mod refusals;
+mod tls;
 mod traces;

@@ -19,10 +19,12 @@ use tokio::sync::Semaphore;
 use tokio::time::Instant;
 
 mod broker;
+mod clusters;
 mod failover;
 mod network;
 mod poison;
 mod queues;
+mod sentinel;
 mod stops;
 mod store;
 

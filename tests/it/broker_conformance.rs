@@ -40,7 +40,7 @@ struct Place {
 }
 
 fn config(urls: &[&str]) -> BrokerConfig {
-    BrokerConfig { urls: urls.iter().map(|url| (*url).into()).collect() }
+    BrokerConfig { urls: urls.iter().map(|url| (*url).into()).collect(), ..BrokerConfig::default() }
 }
 
 async fn on_memory<F: Future<Output = ()>>(case: impl FnOnce(Place) -> F) {

@@ -68,6 +68,7 @@ fn config(base_url: String, timeout: Duration) -> LlmConfig {
         summarizer_model: None,
         timeout,
         prices: std::collections::BTreeMap::new(),
+        trust: common::trust::Trust::default(),
     }
 }
 

@@ -11,23 +11,25 @@ use futures::future::join_all;
 use tokio::time::{Instant, sleep};
 
 use crate::fake_openai::FakeOpenAi;
-use crate::servers::{PrivateRabbit, PrivateRedis};
 use crate::stack::Stack;
 use board::{Board, Reader};
 use dice::Dice;
 pub use report::Report;
 use script::Model;
+use servers::Servers;
 use services::{LEASE_SECS, SERVICES, Slot};
 use user::User;
 
 mod backends;
 mod board;
+mod clusters;
 mod dice;
 mod invariants;
 mod load;
 mod model;
 mod report;
 mod script;
+mod servers;
 mod services;
 mod user;
 mod users;
@@ -54,6 +56,8 @@ pub struct Plan {
     /// Folders with the services of two releases or more. Then nothing but this happens: all services are replaced by those of the next one,
     /// one after the other, there and back again. Without: faults of everything.
     pub builds: Vec<PathBuf>,
+    /// Whether the servers are a RabbitMQ cluster and a Redis Cluster.
+    pub clusters: bool,
     /// Logs, documents and audit trails stay for a look also if nothing is wrong.
     pub keep: bool,
 }
@@ -61,7 +65,8 @@ pub struct Plan {
 /// Does it. `say` gets a line now and then.
 pub async fn run(plan: &Plan, say: impl Fn(String)) -> Report {
     say(format!("seed {}, {} s of faults, {} runs in flight", plan.seed, plan.duration.as_secs(), plan.in_flight));
-    let (mut rabbit, mut redis) = tokio::join!(PrivateRabbit::start(&[]), PrivateRedis::start(&[]));
+    let mut servers = Servers::start(plan.clusters).await;
+    let (amqp_url, redis_url) = servers.urls();
     let model = Model::new(plan.seed);
     let fake = FakeOpenAi::start(move |request| model.respond(request)).await;
     let (url, lease) = (fake.base_url(), LEASE_SECS.to_string());
@@ -72,20 +77,19 @@ pub async fn run(plan: &Plan, say: impl Fn(String)) -> Report {
         ("PLANRELAY_SHUTDOWN_GRACE_SECS", "2"),
         ("PLANRELAY_MODEL_TIMEOUT_SECS", "30"),
     ];
-    let stack = Stack::on(&rabbit.url(), &redis.url(), &settings).await;
-    let (amqp_url, redis_url) = (rabbit.url(), redis.url());
+    let stack = Stack::on(&amqp_url, &redis_url, &settings).await;
     let urls = (amqp_url.as_str(), redis_url.as_str());
     let mut slots: Vec<Slot> = join_all(SERVICES.map(|service| Slot::new(&stack, service, plan.builds.first(), urls))).await;
     stack.queues_exist().await;
-    User::new(amqp_url.clone()).declare(users::REPLIES).await;
+    User::new(&amqp_url).declare(users::REPLIES).await;
 
     let least = u32::try_from(plan.duration.as_secs() / SECS_PER_FAULT).unwrap_or(u32::MAX).max(1);
     let kinds = match plan.builds.len() {
-        0 => services::kinds().into_iter().chain(backends::kinds()).collect(),
+        0 => services::kinds(plan.clusters).into_iter().chain(servers.kinds()).collect(),
         builds => services::rolls(builds),
     };
     let board = Board::new(plan.duration, kinds, least);
-    let (user, reader) = (|| User::new(amqp_url.clone()), || Reader::new(&redis_url, stack.prefix()));
+    let (user, reader) = (|| User::new(&amqp_url), || Reader::new(&redis_url, stack.prefix()));
     let dice = |whom: &str| Dice::new(plan.seed, whom);
     let harmed = &mut slots;
     let harm = async {
@@ -94,15 +98,11 @@ pub async fn run(plan: &Plan, say: impl Fn(String)) -> Report {
         }
         let harm = harmed.iter_mut().enumerate();
         let harm = harm.map(|(n, slot)| slot.torment(&stack, &board, dice(&format!("slot {n}")), plan.pace));
-        tokio::join!(
-            join_all(harm),
-            backends::torment_rabbit(&mut rabbit, &board, stack.prefix(), dice("RabbitMQ"), plan.pace),
-            backends::torment_redis(&mut redis, &board, dice("Redis"), plan.pace),
-        );
+        tokio::join!(join_all(harm), servers.torment(&board, stack.prefix(), plan));
     };
     tokio::join!(
         users::submit(plan, &board, stack.prefix(), user()),
-        users::accompany(&board, stack.prefix(), user(), reader()),
+        users::accompany(plan, &board, stack.prefix(), user(), reader()),
         users::watch(&board, reader()),
         users::collect(&board, user()),
         harm,
@@ -111,7 +111,7 @@ pub async fn run(plan: &Plan, say: impl Fn(String)) -> Report {
     say("verifying".to_owned());
     let folder = stack.file("faults.txt", &board.history.borrow());
     let folder = folder.parent().expect("a file stands in a folder").to_owned();
-    let findings = verify::verify(plan, &board, &stack, &rabbit, &mut reader(), &folder).await;
+    let findings = verify::verify(plan, &board, &stack, &servers, &mut reader(), &folder).await;
     let report = Report::new(plan, &board, findings, folder);
     drop(slots);
     if plan.keep || !report.is_clean() {

@@ -7,6 +7,7 @@ pub mod dumps;
 pub mod fake_openai;
 pub mod http;
 pub mod invariants;
+pub mod plain;
 pub mod plans;
 pub mod points;
 pub mod process;

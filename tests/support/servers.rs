@@ -8,11 +8,19 @@ use std::path::PathBuf;
 
 use common::ids::Ids;
 
+mod certificates;
 mod rabbit;
+mod rabbit_cluster;
 mod redis;
+mod redis_cluster;
+mod sentinels;
 
+pub use certificates::Certificates;
 pub use rabbit::{Backlog, PrivateRabbit};
+pub use rabbit_cluster::RabbitCluster;
 pub use redis::PrivateRedis;
+pub use redis_cluster::RedisCluster;
+pub use sentinels::Sentinels;
 
 /// Ports for servers. Below 32768, where the system's own choice for outgoing connections begins: a server that is down could find
 /// its port taken by a mere client when it comes back.

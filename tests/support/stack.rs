@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 use std::time::Duration;
 
-use common::config::StoreConfig;
+use common::config::{StoreConfig, split_urls};
 use common::id::RunId;
 use common::message::Queue;
 use common::metrics::Metrics;
@@ -20,6 +20,7 @@ use serde_json::Value;
 use tokio::sync::Mutex;
 use tokio::time::Instant;
 
+use crate::plain::PlainRedis;
 pub use crate::process::Process;
 use crate::proxy::Proxy;
 use crate::stores::{redis_url, unique_prefix};
@@ -86,7 +87,7 @@ impl Stack {
             ("PLANRELAY_LOG".to_owned(), "info,planner=debug,executor=debug,summarizer=debug,common=debug".to_owned()),
         ];
         all.extend(settings.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())));
-        let config = StoreConfig { urls: redis_url.split(',').map(|url| url.to_owned().into()).collect() };
+        let config = StoreConfig { urls: split_urls(redis_url).into_iter().map(Into::into).collect(), ..StoreConfig::default() };
         let redis =
             Redis::connect(&config, &prefix, StoreTime::Own, &Metrics::new("test")).await.expect("tests need Redis at REDIS_URL");
         let logs = tempfile::tempdir().expect("a folder for logs");
@@ -112,8 +113,11 @@ impl Stack {
             }
         }
         let deadline = Instant::now() + PATIENCE;
+        let mut hosts = self.amqp_url.split(',').cycle();
         loop {
-            let why = match Connection::connect(&self.amqp_url, ConnectionProperties::default()).await {
+            // A user tries one host of a cluster after the other.
+            let url = hosts.next().expect("there is at least one host");
+            let why = match Connection::connect(url, ConnectionProperties::default()).await {
                 Ok(connection) => match confirm_channel(&connection).await {
                     Ok(channel) => {
                         connected.replace((connection, channel.clone()));
@@ -257,14 +261,14 @@ impl Stack {
 
     /// The same, with another patience.
     pub async fn result_within(&self, run: &RunId, patience: Duration) -> RunDocument {
-        let client = redis::Client::open(self.redis_url.as_str()).expect("a Redis URL");
+        let user = PlainRedis::new(&self.redis_url);
         let key = format!("{}:{{{run}}}:result", self.prefix);
         let deadline = Instant::now() + patience;
         loop {
             // Redis may be away for a while, or forget.
             let text = async || -> Result<Option<String>, redis::RedisError> {
-                let mut connection = client.get_multiplexed_async_connection().await?;
-                redis::cmd("GET").arg(&key).query_async(&mut connection).await
+                let mut connection = user.connect().await?;
+                Ok(redis::from_redis_value(connection.command(redis::cmd("GET").arg(&key)).await?)?)
             };
             let answer = text().await;
             if let Ok(Some(text)) = &answer {

@@ -17,7 +17,7 @@ pub fn redis_url() -> String {
 
 /// How to reach the Redis under test.
 pub fn redis_config() -> StoreConfig {
-    StoreConfig { urls: redis_url().split(',').map(|url| url.to_owned().into()).collect() }
+    StoreConfig { urls: redis_url().split(',').map(|url| url.to_owned().into()).collect(), ..StoreConfig::default() }
 }
 
 /// A prefix that no other test uses.

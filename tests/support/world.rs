@@ -55,8 +55,8 @@ pub enum Backend {
 pub fn config() -> Config {
     Config {
         prefix: "planrelay".to_owned(),
-        broker: BrokerConfig { urls: Vec::new() },
-        store: StoreConfig { urls: Vec::new() },
+        broker: BrokerConfig::default(),
+        store: StoreConfig::default(),
         llm: llm_config("http://127.0.0.1:9/v1"),
         run: RunConfig { shutdown_grace: Duration::from_millis(100), ..RunConfig::default() },
         tools: ToolConfig::default(),
@@ -77,6 +77,7 @@ pub fn llm_config(base_url: &str) -> LlmConfig {
         summarizer_model: None,
         timeout: Duration::from_secs(2),
         prices: std::collections::BTreeMap::new(),
+        trust: common::trust::Trust::default(),
     }
 }
 
@@ -121,7 +122,7 @@ impl World {
 
     async fn on_servers_without_executor(llm: Llm, config: &Config) -> Self {
         let redis = stores::redis(StoreTime::Own).await;
-        let broker_config = BrokerConfig { urls: vec![amqp_url().into()] };
+        let broker_config = BrokerConfig { urls: vec![amqp_url().into()], ..BrokerConfig::default() };
         let rabbit = Rabbit::connect(&broker_config, redis.prefix(), "test", Ids::random(), &Metrics::new("test")).await;
         let broker = Broker::Rabbit(rabbit.expect("these tests need RabbitMQ at AMQP_URL"));
         let mut world = Self::start(broker, Store::Redis(redis.clone()), llm, config, Clock::System);
@@ -212,7 +213,7 @@ impl World {
         }
         if let Some(redis) = self.real {
             self.env.broker.close().await;
-            let config = BrokerConfig { urls: vec![amqp_url().into()] };
+            let config = BrokerConfig { urls: vec![amqp_url().into()], ..BrokerConfig::default() };
             Rabbit::delete_queues(&config, redis.prefix()).await.expect("queues are deleted");
             redis.delete_all().await.expect("keys are deleted");
         }

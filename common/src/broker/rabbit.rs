@@ -1,7 +1,8 @@
 //! RabbitMQ: quorum queues, publisher confirms, explicit acknowledgement. Only the files under `broker/rabbit` and this one name
 //! `lapin` and `deadpool_lapin`.
 //!
-//! - `address`: what a URL may be. `link`: one connection, kept up. `topology`: the queues. `wire`: envelopes as AMQP properties.
+//! - `address`: what a URL may be. `tls`: what may be beneath AMQP. `link`: one connection, kept up. `topology`: the queues. `wire`:
+//!   envelopes as AMQP properties.
 //! - `inspect`, `greeting` and `management`: what `planrelay doctor` asks; nothing else uses them.
 //! - `publish`: one task per confirm channel publishes for the whole process. `consume`: one task per consumer.
 //!
@@ -36,6 +37,7 @@ mod ledger;
 mod link;
 pub mod management;
 mod publish;
+mod tls;
 mod topology;
 mod wire;
 

@@ -10,6 +10,8 @@ use secrecy::SecretString;
 
 use crate::store::{ApprovalRule, ApprovalTimeout};
 
+use crate::trust::Trust;
+
 use super::prices;
 use super::settings::{OPENAI_BASE_URL, SETTINGS, split_urls};
 use super::{
@@ -75,8 +77,8 @@ impl Source for Layer {
 }
 
 impl Config {
-    /// Loads and checks the configuration: defaults < file < environment < flags. Reads the file and the files of `*_FILE`
-    /// variables, and nothing else.
+    /// Loads and checks the configuration: defaults < file < environment < flags. Reads the file, the files of `*_FILE`
+    /// variables and the certificates that `PLANRELAY_CA_FILE` names, and nothing else.
     pub fn load(sources: Sources) -> Result<Loaded, ConfigError> {
         let mut problems = Vec::new();
         let layers = [
@@ -93,7 +95,11 @@ impl Config {
         }
         // What belongs together is only looked at when each part is good.
         if problems.is_empty() {
-            let config = assemble(&Texts(&values));
+            let trust = trust(&Texts(&values)).unwrap_or_else(|problem| {
+                problems.push(problem);
+                Trust::default()
+            });
+            let config = assemble(&Texts(&values), &trust);
             problems.extend(check_model(&config.llm, &Texts(&values)));
             if problems.is_empty() {
                 let shown = SETTINGS.iter().zip(values).map(|(setting, value)| print::shown(setting, value.text, value.source));
@@ -298,7 +304,7 @@ impl Texts<'_> {
     }
 
     fn secrets(&self, key: &str) -> Vec<SecretString> {
-        split_urls(self.text(key)).map(SecretString::from).collect()
+        split_urls(self.text(key)).into_iter().map(SecretString::from).collect()
     }
 
     /// A number that was checked to be in range; ranges fit every type that asks.
@@ -315,12 +321,19 @@ impl Texts<'_> {
     }
 }
 
+/// The certificates that are trusted.
+fn trust(texts: &Texts<'_>) -> Result<Trust, String> {
+    let Some(file) = texts.find("ca_file").filter(|file| !file.text.is_empty()) else { return Ok(Trust::default()) };
+    let name = SETTINGS.iter().find(|setting| setting.key == "ca_file").map_or_else(String::new, |s| file.source.name_of(s));
+    Trust::read(Path::new(&file.text)).map_err(|why| format!("{name}: {}: {why}", file.text))
+}
+
 /// Types for texts that were checked.
-fn assemble(texts: &Texts<'_>) -> Config {
+fn assemble(texts: &Texts<'_>, trust: &Trust) -> Config {
     Config {
         prefix: texts.text("prefix").to_owned(),
-        broker: BrokerConfig { urls: texts.secrets("amqp_url") },
-        store: StoreConfig { urls: texts.secrets("redis_url") },
+        broker: BrokerConfig { urls: texts.secrets("amqp_url"), trust: trust.clone() },
+        store: StoreConfig { urls: texts.secrets("redis_url"), trust: trust.clone() },
         llm: LlmConfig {
             choice: match texts.text("model") {
                 "openai" => ModelChoice::OpenAi,
@@ -335,6 +348,7 @@ fn assemble(texts: &Texts<'_>) -> Config {
             summarizer_model: texts.optional("summarizer_model"),
             timeout: texts.seconds("model_timeout_secs"),
             prices: prices::parse(texts.text("prices")).unwrap_or_default(),
+            trust: trust.clone(),
         },
         run: RunConfig {
             concurrency: texts.number("concurrency"),

@@ -59,23 +59,32 @@ const fn optional(variable: &'static str, key: &'static str, kind: Kind, meaning
 }
 
 /// Every setting, in the order in which they are explained.
-pub static SETTINGS: [Setting; 28] = [
+pub static SETTINGS: [Setting; 29] = [
     Setting {
         variable: "AMQP_URL",
         key: "amqp_url",
         default: || "amqp://guest:guest@127.0.0.1:5672/%2f".into(),
         kind: Kind::Urls(&["amqp", "amqps"]),
         secret: true,
-        meaning: "RabbitMQ: `amqp://user:password@host:5672/vhost`, several hosts separated by commas; `amqps://` for TLS",
+        meaning: "RabbitMQ: `amqp://user:password@host:5672/vhost`, several hosts of a cluster as several URLs separated by commas; \
+                  `amqps://` for TLS",
     },
     Setting {
         variable: "REDIS_URL",
         key: "redis_url",
         default: || "redis://127.0.0.1:6379".into(),
-        kind: Kind::Urls(&["redis", "rediss"]),
+        kind: Kind::Urls(&["redis", "rediss", "redis+cluster", "rediss+cluster", "redis+sentinel", "rediss+sentinel"]),
         secret: true,
-        meaning: "Redis: `redis://host:6379`; several separated by commas are a Redis Cluster; `rediss://` for TLS",
+        meaning: "Redis: `redis://user:password@host:6379/db`; several separated by commas, or `redis+cluster://host:6379,host2:6379`, are a \
+                  Redis Cluster; `redis+sentinel://host:26379,host2:26379/name` is the primary that Sentinels know by that name; `rediss…` \
+                  for TLS",
     },
+    optional(
+        "PLANRELAY_CA_FILE",
+        "ca_file",
+        Kind::Folder,
+        "a PEM file with certificates that TLS connections trust in addition to the system's: to RabbitMQ, Redis and the model endpoint",
+    ),
     Setting {
         secret: true,
         ..optional("OPENAI_API_KEY", "openai_api_key", Kind::Text, "key of the model endpoint; a local endpoint may need none")
@@ -276,7 +285,7 @@ impl Kind {
             Kind::Prefix => {
                 (1..=64).contains(&text.len()) && text.bytes().all(|b| b.is_ascii_alphanumeric() || b"._-".contains(&b))
             }
-            Kind::Urls(schemes) => split_urls(text).all(|url| is_url(url, schemes)),
+            Kind::Urls(schemes) => split_urls(text).iter().all(|url| is_url(url, schemes)),
             Kind::Address => text.parse::<std::net::SocketAddr>().is_ok(),
             // The key is the only secret of an endpoint: a password in the URL would end up in logs.
             Kind::HttpUrl => is_url(text, &["http", "https"]) && !text.contains('@'),
@@ -290,16 +299,28 @@ impl Kind {
     }
 }
 
-/// The parts of a list of URLs.
-pub(super) fn split_urls(text: &str) -> impl Iterator<Item = &str> {
-    text.split(',').map(str::trim)
+/// The parts of a list of URLs. One whose scheme has a `+` has several hosts itself: everything up to the next scheme is one part.
+pub fn split_urls(text: &str) -> Vec<&str> {
+    let mut parts: Vec<&str> = Vec::new();
+    let mut begins = 0;
+    for (at, _) in text.match_indices(',').chain([(text.len(), "")]) {
+        let open = text[begins..].split_once("://").is_some_and(|(scheme, _)| scheme.contains('+'));
+        let next = text.get(at + 1..).unwrap_or_default();
+        let follows = next.split(',').next().is_some_and(|part| part.contains("://"));
+        if !open || follows || at == text.len() {
+            parts.push(text[begins..at].trim());
+            begins = at + 1;
+        }
+    }
+    parts
 }
 
-/// Whether `url` has one of the schemes and names a host. The clients read the rest.
+/// Whether `url` has one of the schemes and names a host, or several where the scheme has a `+`. The clients read the rest.
 fn is_url(url: &str, schemes: &[&str]) -> bool {
     let Some((scheme, rest)) = url.split_once("://") else { return false };
     let authority = rest.split(['/', '?', '#']).next().unwrap_or_default();
     let host = authority.rsplit_once('@').map_or(authority, |(_, host)| host);
-    let has_host = !host.is_empty() && !host.starts_with(':');
+    let several = scheme.contains('+') || !host.contains(',');
+    let has_host = several && host.split(',').all(|host| !host.trim().is_empty() && !host.trim().starts_with(':'));
     schemes.contains(&scheme) && has_host && !url.contains(|c: char| c.is_whitespace() || c.is_control())
 }

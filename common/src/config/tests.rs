@@ -72,6 +72,34 @@ fn the_later_source_wins() {
     assert_eq!(source("lease_secs"), "default");
 }
 
+/// A certificate.
+const AUTHORITY: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/src/config/authority.pem");
+
+#[test]
+fn several_hosts_are_several_urls_or_one_with_a_plus() {
+    for (said, read) in [
+        ("redis://a, rediss://b:1", &["redis://a", "rediss://b:1"] as &[&str]),
+        ("redis+cluster://u:p@a:1,b:2", &["redis+cluster://u:p@a:1,b:2"]),
+        ("rediss+cluster://a", &["rediss+cluster://a"]),
+        ("redis+sentinel://u:p@a:1,b,c/main/1?sentinel_password=s", &["redis+sentinel://u:p@a:1,b,c/main/1?sentinel_password=s"]),
+    ] {
+        let Loaded { config, .. } = load("", &[("REDIS_URL", said)], &[]).unwrap();
+        assert_eq!(config.store.urls.iter().map(|url| url.expose_secret()).collect::<Vec<_>>(), read);
+    }
+    for bad in ["redis+sentinel://a,,b/main", "redis+sentinel:///main", "redis+cluster://a,:1", "redis://a,b", "redis+other://a"]
+    {
+        refused(&[("REDIS_URL", bad)], &["REDIS_URL: the value is not a URL such as redis://host"]);
+    }
+    refused(&[("AMQP_URL", "amqp+cluster://a,b")], &["AMQP_URL: the value is not a URL"]);
+}
+
+#[test]
+fn trusted_certificates_are_read_at_once() {
+    refused(&[("PLANRELAY_CA_FILE", "/no/such/file.pem")], &["PLANRELAY_CA_FILE: /no/such/file.pem: No such file"]);
+    let manifest = concat!(env!("CARGO_MANIFEST_DIR"), "/Cargo.toml");
+    refused(&[("PLANRELAY_CA_FILE", manifest)], &["Cargo.toml: it holds no certificate"]);
+}
+
 #[test]
 fn every_setting_reaches_its_field() {
     let environment = [
@@ -103,6 +131,7 @@ fn every_setting_reaches_its_field() {
         ("PLANRELAY_API_TOKEN", "t"),
         ("PLANRELAY_LOG", "planner=debug"),
         ("PLANRELAY_LOG_FORMAT", "json"),
+        ("PLANRELAY_CA_FILE", AUTHORITY),
     ];
     let set: BTreeSet<&str> = environment.iter().map(|(name, _)| *name).collect();
     assert_eq!(set, SETTINGS.iter().map(|setting| setting.variable).collect(), "a setting is not tried here");
@@ -128,6 +157,8 @@ fn every_setting_reaches_its_field() {
         ["amqps://u:p@one:5671/v", "amqp://two"]
     );
     assert_eq!(config.store.urls[0].expose_secret(), "rediss://r");
+    let trusts = [&config.broker.trust, &config.store.trust, &config.llm.trust];
+    assert_eq!(trusts.map(|trust| trust.added().len()), [1; 3]);
     let llm = config.llm;
     assert_eq!(llm.api_key.as_ref().unwrap().expose_secret(), "k");
     assert_eq!(
@@ -287,6 +318,7 @@ fn urls_are_masked() {
         ("amqp://user@host", "amqp://user@host"),
         ("amqp://u:p@ss@host", "amqp://u:***@host"),
         ("redis://:p,q@a,redis://b?password=x,redis://c", "redis://:***@a,redis://b?***,redis://c"),
+        ("redis+sentinel://u:p@a:1,b:2/main?sentinel_password=s", "redis+sentinel://u:***@a:1,b:2/main?***"),
         ("u:p@host", "u:***@host"),
         ("", ""),
     ] {

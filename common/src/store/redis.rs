@@ -29,6 +29,7 @@ use crate::patch::Revision;
 use crate::plan::OnFailedDependency;
 use crate::run::{Halt, RunStatus, StepRecord};
 
+mod address;
 mod connection;
 pub mod inspect;
 mod reply;

@@ -73,6 +73,32 @@ async fn broken_connections_are_made_again() {
     .await;
 }
 
+/// A consumer that came about after all, on a channel that was given up, would hold messages for half an hour.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_subscription_that_was_given_up_holds_nothing() {
+    behind_proxy(|place, proxy| async move {
+        let mut first = place.broker.consume(Queue::Steps, 1);
+        place.publish(&["warm"]).await;
+        assert!(next(&mut first).await.ack().await);
+        // The connection stands; a channel takes three seconds, as does what is asked on it: a subscription takes too long.
+        proxy.delay(Duration::from_millis(1500));
+        let mut second = place.broker.consume(Queue::Steps, 2);
+        tokio::time::sleep(Duration::from_secs(9)).await;
+        proxy.delay(Duration::ZERO);
+        drop(first);
+        place.publish_until_confirmed("a").await;
+        place.publish_until_confirmed("b").await;
+        place.publish_until_confirmed("c").await;
+        let mut missing = BTreeSet::from(["a", "b", "c"]);
+        while !missing.is_empty() {
+            let delivery = next(&mut second).await;
+            missing.remove(id(&delivery));
+            delivery.ack().await;
+        }
+    })
+    .await;
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_outage_is_survived() {
     behind_proxy(|place, proxy| async move {

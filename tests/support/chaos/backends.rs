@@ -69,7 +69,7 @@ pub(super) fn kinds() -> Vec<String> {
 }
 
 /// Waits for the next fault; whether there is one.
-async fn next(board: &Board, pause: Duration) -> bool {
+pub(super) async fn next(board: &Board, pause: Duration) -> bool {
     let mut left = pause;
     while !left.is_zero() && !board.over() {
         let part = left.min(Duration::from_millis(100));
@@ -81,7 +81,7 @@ async fn next(board: &Board, pause: Duration) -> bool {
 
 /// Does harm to RabbitMQ until the faults are over.
 pub(super) async fn torment_rabbit(rabbit: &mut PrivateRabbit, board: &Board, prefix: &str, mut dice: Dice, pace: f64) {
-    let mut operator = User::new(rabbit.url());
+    let mut operator = User::new(&rabbit.url());
     loop {
         for card in dice.shuffled(&RABBIT_CARDS) {
             if !next(board, dice.millis(3000, 14_000).div_f64(pace)).await {
@@ -119,7 +119,7 @@ pub(super) async fn torment_rabbit(rabbit: &mut PrivateRabbit, board: &Board, pr
 }
 
 /// Takes messages out of a queue; false if none comes in a while.
-async fn purged(operator: &mut User, queue: &str) -> bool {
+pub(super) async fn purged(operator: &mut User, queue: &str) -> bool {
     for _ in 0..40 {
         if operator.purge(queue).await.is_some_and(|count| count > 0) {
             return true;

@@ -5,11 +5,11 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use common::clock::Clock;
-use redis::aio::MultiplexedConnection;
 use redis::{FromRedisValue, Pipeline};
 use tokio::time::{Instant, timeout};
 
 use super::load::Load;
+use crate::plain::{PlainConnection, PlainRedis};
 
 /// How long Redis may take to answer before it counts as away.
 const REDIS_PATIENCE: Duration = Duration::from_secs(2);
@@ -43,12 +43,22 @@ pub(super) struct Tracked {
     pub(super) stall: Duration,
     pub(super) stage: Stage,
     /// Ids of the commands that the broker has confirmed.
-    pub(super) commands: Vec<String>,
+    pub(super) commands: Vec<Command>,
+    /// It was there, and Redis has forgotten it.
+    pub(super) forgotten: bool,
     pub(super) ended: Option<Instant>,
     /// The result document as it was first read.
     pub(super) document: Option<String>,
     /// Hashes of what came to the reply queue.
     pub(super) replies: Vec<u64>,
+}
+
+/// A command for a run that the broker has confirmed.
+#[derive(Debug, Clone)]
+pub(super) struct Command {
+    pub(super) id: String,
+    pub(super) name: &'static str,
+    pub(super) sent: Instant,
 }
 
 /// Everything.
@@ -70,6 +80,8 @@ pub(super) struct Board {
     pub(super) bad: RefCell<Vec<String>>,
     /// Services that were started while a server was away, ended with exit code 5 and were started again.
     pub(super) not_started: Cell<u32>,
+    /// Objectives and commands that had to be published again, because Redis had lost them in a failover.
+    pub(super) lost: Cell<u32>,
     /// Nothing is left to watch.
     pub(super) done: Cell<bool>,
 }
@@ -91,6 +103,7 @@ impl Board {
             wrong: RefCell::default(),
             bad: RefCell::default(),
             not_started: Cell::new(0),
+            lost: Cell::new(0),
             done: Cell::new(false),
         }
     }
@@ -138,6 +151,7 @@ impl Board {
             stall: Duration::ZERO,
             stage: Stage::Quiet,
             commands: Vec::new(),
+            forgotten: false,
             ended: None,
             document: None,
             replies: Vec::new(),
@@ -154,14 +168,14 @@ impl Board {
 
 /// Reads Redis past all proxies; whatever fails is tried again by whoever asked.
 pub(super) struct Reader {
-    client: redis::Client,
+    server: PlainRedis,
     prefix: String,
-    connection: Option<MultiplexedConnection>,
+    connection: Option<PlainConnection>,
 }
 
 impl Reader {
     pub(super) fn new(url: &str, prefix: &str) -> Self {
-        Self { client: redis::Client::open(url).expect("a Redis URL"), prefix: prefix.to_owned(), connection: None }
+        Self { server: PlainRedis::new(url), prefix: prefix.to_owned(), connection: None }
     }
 
     /// A key of a run.
@@ -178,9 +192,9 @@ impl Reader {
     pub(super) async fn ask<T: FromRedisValue>(&mut self, pipeline: &Pipeline) -> Option<T> {
         let asked = timeout(REDIS_PATIENCE, async {
             if self.connection.is_none() {
-                self.connection = self.client.get_multiplexed_async_connection().await.ok();
+                self.connection = self.server.connect().await.ok();
             }
-            pipeline.query_async(self.connection.as_mut()?).await.ok()
+            self.connection.as_mut()?.ask(pipeline).await.ok()
         });
         let answer = asked.await.ok().flatten();
         if answer.is_none() {

@@ -28,6 +28,7 @@ pub struct Report {
     published_again: usize,
     bad: usize,
     not_started: u32,
+    lost: u32,
     findings: Findings,
     /// Kinds of faults that happened too rarely.
     rare: Vec<String>,
@@ -71,6 +72,7 @@ impl Report {
             published_again: tracked.values().map(|run| run.load.again.len() - run.again).sum(),
             bad: board.bad.borrow().len(),
             not_started: board.not_started.get(),
+            lost: board.lost.get(),
             faults,
             kept: plan.keep || !findings.violations.is_empty(),
             findings,
@@ -127,6 +129,7 @@ impl fmt::Display for Report {
             "good messages that died too often and were sent again {revived}, services that found no server {}",
             self.not_started
         )?;
+        writeln!(f, "published again because a failover of Redis had lost it {}", self.lost)?;
         writeln!(f, "throughput {:.1} runs/s, {:.1} steps/s", self.total as f64 / secs, counts.steps as f64 / secs)?;
         match self.recovery {
             Some(recovery) => writeln!(f, "the last run ended {:.1} s after the last fault", recovery.as_secs_f64())?,
@@ -147,9 +150,10 @@ impl fmt::Display for Report {
         if self.kept {
             writeln!(f, "logs of every process and the times of all faults: {}", self.logs.display())?;
         }
-        let Plan { seed, duration, pace, in_flight, keep, builds } = &self.plan;
+        let Plan { seed, duration, pace, in_flight, clusters, keep, builds } = &self.plan;
         let (secs, keep) = (duration.as_secs(), if *keep { " --keep" } else { "" });
+        let clusters = if *clusters { " --clusters" } else { "" };
         let what = if builds.is_empty() { "chaos" } else { "upgrade REF" };
-        write!(f, "again: tests/{what} --seconds {secs} --seed {seed} --rate {pace} --runs {in_flight}{keep}")
+        write!(f, "again: tests/{what} --seconds {secs} --seed {seed} --rate {pace} --runs {in_flight}{clusters}{keep}")
     }
 }

@@ -140,19 +140,38 @@ async fn tend_all(slots: &mut [Slot], stack: &Stack, board: &Board) {
 }
 
 /// Every kind of fault that must happen.
-pub(super) fn kinds() -> Vec<String> {
-    let mut all: Vec<String> = SERVICES.iter().flat_map(|service| CARDS.map(|card| card.name(service))).collect();
+pub(super) fn kinds(clusters: bool) -> Vec<String> {
+    let cards = cards(clusters);
+    let mut all: Vec<String> = SERVICES.iter().flat_map(|service| cards.iter().map(|card| card.name(service))).collect();
     all.sort();
     all.dedup();
     all
+}
+
+/// What can be done where the servers are single ones or clusters.
+fn cards(clusters: bool) -> Vec<Harm> {
+    let to_redis = |card: &Harm| match card {
+        Harm::Reset(link) | Harm::Delay(link) | Harm::Blackhole(link) | Harm::LoseReplies(link) => *link == Link::Redis,
+        Harm::Kill | Harm::Stop | Harm::Hang | Harm::HangBeyondLease => false,
+    };
+    CARDS.into_iter().filter(|card| !clusters || !to_redis(card)).collect()
+}
+
+/// A proxy in front of each server that `urls` name, and the URLs through them.
+async fn proxies(urls: &str, port: u16) -> (Vec<Proxy>, String) {
+    let (proxies, urls): (Vec<Proxy>, Vec<String>) =
+        join_all(urls.split(',').map(|url| through(url, port))).await.into_iter().unzip();
+    (proxies, urls.join(","))
 }
 
 /// A place for a service process.
 pub(super) struct Slot {
     service: &'static str,
     program: PathBuf,
-    amqp: (Proxy, String),
-    redis: (Proxy, String),
+    /// One for each host.
+    amqp: (Vec<Proxy>, String),
+    /// None in front of a cluster, whose servers tell clients where the others are.
+    redis: (Vec<Proxy>, String),
     process: Process,
     started: Instant,
 }
@@ -165,7 +184,8 @@ impl Slot {
         build: Option<&PathBuf>,
         (amqp_url, redis_url): (&str, &str),
     ) -> Self {
-        let (amqp, redis) = (through(amqp_url, 5672).await, through(redis_url, 6379).await);
+        let redis = if redis_url.contains(',') { (Vec::new(), redis_url.to_owned()) } else { proxies(redis_url, 6379).await };
+        let amqp = proxies(amqp_url, 5672).await;
         let program = build.map_or_else(|| binary(service), |build| build.join(service));
         let process = start(stack, service, &program, (&amqp.1, &redis.1));
         Self { service, program, amqp, redis, process, started: Instant::now() }
@@ -179,7 +199,7 @@ impl Slot {
     /// Does harm to it, one card after the other, until the faults are over; then keeps it running until all is done.
     pub(super) async fn torment(&mut self, stack: &Stack, board: &Board, mut dice: Dice, pace: f64) {
         while !board.over() {
-            for card in dice.shuffled(&CARDS) {
+            for card in dice.shuffled(&cards(self.redis.0.is_empty())) {
                 let pause = Instant::now() + dice.millis(1500, 9000).div_f64(pace);
                 while Instant::now() < pause && !board.over() {
                     self.tend(stack, board).await;
@@ -211,7 +231,8 @@ impl Slot {
 
     async fn suffer(&mut self, harm: Harm, stack: &Stack, board: &Board, dice: &mut Dice) {
         let lease = LEASE_SECS * 1000;
-        let proxy = |link: Link| if link == Link::Amqp { &self.amqp.0 } else { &self.redis.0 };
+        let proxies = |link: Link| if link == Link::Amqp { &self.amqp.0 } else { &self.redis.0 };
+        let all = |link: Link, act: &dyn Fn(&Proxy)| proxies(link).iter().for_each(act);
         match harm {
             Harm::Kill => {
                 self.process.kill();
@@ -221,27 +242,29 @@ impl Slot {
             Harm::Stop => self.stop(stack, board).await,
             Harm::Hang => self.hang(dice.millis(200, lease - 800)).await,
             Harm::HangBeyondLease => self.hang(dice.millis(lease + 500, 3 * lease)).await,
-            Harm::Reset(link) => proxy(link).reset_connections(),
+            Harm::Reset(link) => all(link, &Proxy::reset_connections),
             Harm::Delay(link) => {
-                proxy(link).delay(dice.millis(20, 400));
+                let delay = dice.millis(20, 400);
+                all(link, &|proxy| proxy.delay(delay));
                 sleep(dice.millis(1000, 5000)).await;
-                proxy(link).delay(Duration::ZERO);
+                all(link, &|proxy| proxy.delay(Duration::ZERO));
             }
             Harm::Blackhole(link) => {
-                proxy(link).blackhole(true);
+                all(link, &|proxy| proxy.blackhole(true));
                 sleep(dice.millis(500, 9000)).await;
-                proxy(link).blackhole(false);
+                all(link, &|proxy| proxy.blackhole(false));
             }
             Harm::LoseReplies(link) => {
-                proxy(link).lose_replies(dice.between(1, 3) as usize);
+                let losses = dice.between(1, 3) as usize;
+                all(link, &|proxy| proxy.lose_replies(losses));
                 // Not for ever: AMQP has few replies while nothing is published.
                 for _ in 0..20 {
                     sleep(Duration::from_millis(100)).await;
-                    if proxy(link).losses_to_come() == 0 {
+                    if proxies(link).iter().any(|proxy| proxy.losses_to_come() == 0) {
                         break;
                     }
                 }
-                proxy(link).lose_replies(0);
+                all(link, &|proxy| proxy.lose_replies(0));
             }
         }
     }

@@ -15,21 +15,25 @@ const PATIENCE: Duration = Duration::from_secs(5);
 /// The wait before the next try.
 const PAUSE: Duration = Duration::from_millis(200);
 
-/// A user with a connection of its own, made anew whenever it fails.
+/// A user with a connection of its own, made anew whenever it fails, to the next host.
 pub(super) struct User {
-    url: String,
+    urls: Vec<String>,
+    tried: usize,
     connected: Option<(Connection, Channel)>,
 }
 
 impl User {
-    pub(super) fn new(url: String) -> Self {
-        Self { url, connected: None }
+    /// `urls`: one, or several of a cluster separated by commas.
+    pub(super) fn new(urls: &str) -> Self {
+        Self { urls: urls.split(',').map(str::to_owned).collect(), tried: 0, connected: None }
     }
 
     async fn channel(&mut self) -> Option<Channel> {
         if self.connected.is_none() {
+            let url = self.urls[self.tried % self.urls.len()].clone();
+            self.tried += 1;
             let connect = async {
-                let connection = Connection::connect(&self.url, ConnectionProperties::default()).await.ok()?;
+                let connection = Connection::connect(&url, ConnectionProperties::default()).await.ok()?;
                 let channel = connection.create_channel().await.ok()?;
                 channel.confirm_select(ConfirmSelectOptions::default()).await.ok()?;
                 Some((connection, channel))

@@ -9,7 +9,7 @@ use serde_json::json;
 use tokio::time::{Instant, sleep};
 
 use super::Plan;
-use super::board::{Board, Reader, Stage, Tracked};
+use super::board::{Board, Command, Reader, Stage, Tracked};
 use super::dice::{Dice, hash};
 use super::load::{Fate, Load};
 use super::user::User;
@@ -20,6 +20,8 @@ pub(super) const REPLIES: &str = "chaos.replies";
 const POLL: Duration = Duration::from_millis(200);
 /// How long after the last fault runs are waited for. Beyond what is promised, so that the report says how long it took.
 const WATCHED_MAX: Duration = Duration::from_secs(240);
+/// How long somebody waits for an answer that a failover of Redis may have lost, before asking again.
+const LOST_AFTER: Duration = Duration::from_secs(20);
 /// A bad message comes after so many good ones.
 const GOOD_PER_BAD: u32 = 12;
 
@@ -66,9 +68,14 @@ fn nonsense(dice: &mut Dice, mark: &str) -> (Queue, String) {
 }
 
 /// Publishes what is due for one run after the other: objectives once more, and commands.
-pub(super) async fn accompany(board: &Board, prefix: &str, mut user: User, mut reader: Reader) {
+pub(super) async fn accompany(plan: &Plan, board: &Board, prefix: &str, mut user: User, mut reader: Reader) {
+    let mut looked = Instant::now();
     while !board.done.get() {
         sleep(POLL).await;
+        if plan.clusters && looked.elapsed() >= LOST_AFTER / 4 {
+            publish_lost(board, prefix, &mut user, &mut reader).await;
+            looked = Instant::now();
+        }
         let again: Vec<Load> = board.runs.borrow_mut().values_mut().filter_map(due_again).collect();
         for load in again {
             user.publish(&Queue::Objectives.name(prefix), load.body().to_string().as_bytes(), &objective(&load)).await;
@@ -76,13 +83,44 @@ pub(super) async fn accompany(board: &Board, prefix: &str, mut user: User, mut r
         learn_answers(board, &mut reader).await;
         let commands: Vec<(String, &str)> = board.runs.borrow().values().filter_map(due_command).collect();
         for (run, command) in commands {
-            let id = format!("{run}-{command}");
-            let body = json!({"run_id": run, "command": command, "by": "chaos"}).to_string();
-            let properties = BasicProperties::default().with_delivery_mode(2).with_message_id(id.as_str().into());
-            user.publish(&Queue::Controls.name(prefix), body.as_bytes(), &properties).await;
+            let command = Command { id: format!("{run}-{command}"), name: command, sent: Instant::now() };
+            publish_command(&run, &command, prefix, &mut user).await;
             if let Some(tracked) = board.runs.borrow_mut().get_mut(&run) {
-                tracked.commands.push(id);
-                tracked.stage = if command == "pause" { Stage::Sent } else { Stage::Settled };
+                tracked.commands.push(command.clone());
+                tracked.stage = if command.name == "pause" { Stage::Sent } else { Stage::Settled };
+            }
+        }
+    }
+}
+
+async fn publish_command(run: &str, command: &Command, prefix: &str, user: &mut User) {
+    let body = json!({"run_id": run, "command": command.name, "by": "chaos"}).to_string();
+    let properties = BasicProperties::default().with_delivery_mode(2).with_message_id(command.id.as_str().into());
+    user.publish(&Queue::Controls.name(prefix), body.as_bytes(), &properties).await;
+}
+
+/// Publishes once more, under the same ids, what a Redis that fails over may lose for good: a run that was opened in its last writes, and
+/// a command that was carried out in them.
+async fn publish_lost(board: &Board, prefix: &str, user: &mut User, reader: &mut Reader) {
+    let lost = |run: &&Tracked| run.forgotten || (run.opened.is_none() && run.published.elapsed() >= LOST_AFTER);
+    let runs: Vec<Load> = board.runs.borrow().values().filter(lost).map(|run| run.load.clone()).collect();
+    for load in runs {
+        user.publish(&Queue::Objectives.name(prefix), load.body().to_string().as_bytes(), &objective(&load)).await;
+        board.lost.set(board.lost.get() + 1);
+        if let Some(tracked) = board.runs.borrow_mut().get_mut(&load.run) {
+            (tracked.forgotten, tracked.published) = (false, Instant::now());
+        }
+    }
+    let ripe = |run: &Tracked| run.commands.iter().any(|command| command.sent.elapsed() >= LOST_AFTER);
+    let commanded: Vec<String> = board.runs.borrow().iter().filter(|(_, run)| ripe(run)).map(|(id, _)| id.clone()).collect();
+    for run in commanded {
+        let commands = board.runs.borrow()[&run].commands.clone();
+        for command in commands {
+            let mut query = pipe();
+            query.hexists(reader.key(&run, "controls"), &command.id);
+            if reader.ask::<(bool,)>(&query).await == Some((false,)) {
+                publish_command(&run, &command, prefix, user).await;
+                board.lost.set(board.lost.get() + 1);
             }
         }
     }
@@ -156,7 +194,10 @@ pub(super) async fn watch(board: &Board, mut reader: Reader) {
 }
 
 fn note(run: &mut Tracked, (status, entries, document): (Option<String>, u64, Option<String>)) {
-    let Some(status) = status else { return };
+    let Some(status) = status else {
+        run.forgotten = run.opened.is_some();
+        return;
+    };
     let now = Instant::now();
     run.opened.get_or_insert(now);
     let held = matches!(status.as_str(), "paused" | "awaiting_approval");

@@ -14,13 +14,13 @@ use serde_json::Value;
 use tokio::time::{Instant, sleep};
 
 use super::Plan;
-use super::board::{Board, Reader, Tracked};
+use super::board::{Board, Command, Reader, Tracked};
 use super::dice::hash;
 use super::invariants::{self, Counts};
 use super::load::Load;
 use super::model::judge;
+use super::servers::Servers;
 use super::users::REPLIES;
-use crate::servers::PrivateRabbit;
 use crate::stack::Stack;
 
 /// How long queues may take to become empty once every run has ended.
@@ -62,7 +62,7 @@ pub(super) async fn verify(
     plan: &Plan,
     board: &Board,
     stack: &Stack,
-    rabbit: &PrivateRabbit,
+    servers: &Servers,
     reader: &mut Reader,
     folder: &Path,
 ) -> Findings {
@@ -91,7 +91,7 @@ pub(super) async fn verify(
         let show = format!("less {}", path.display());
         findings.violations.extend(wrong.into_iter().map(|what| Violation { run: id.clone(), what, show: show.clone() }));
     }
-    queues(rabbit, stack, &mut findings).await;
+    queues(servers, stack, &mut findings).await;
     letters(board, stack, &mut findings).await;
     strangers(reader, &ids, &mut findings).await;
     findings
@@ -147,9 +147,9 @@ fn poisoned(document: &RunDocument, events: &[Event]) -> Vec<u32> {
 }
 
 /// Commands that the broker took and nobody answered.
-async fn unanswered(reader: &mut Reader, run: &str, commands: &[String]) -> Vec<String> {
+async fn unanswered(reader: &mut Reader, run: &str, commands: &[Command]) -> Vec<String> {
     let mut wrong = Vec::new();
-    for id in commands {
+    for Command { id, .. } in commands {
         let mut query = pipe();
         query.hexists(reader.key(run, "controls"), id);
         let (answered,): (bool,) = reader.read(&query).await;
@@ -175,16 +175,17 @@ async fn keys(reader: &mut Reader, run: &str) -> Vec<String> {
 }
 
 /// Every queue is empty, in the end.
-async fn queues(rabbit: &PrivateRabbit, stack: &Stack, findings: &mut Findings) {
+async fn queues(servers: &Servers, stack: &Stack, findings: &mut Findings) {
     let deadline = Instant::now() + EMPTY_WITHIN;
     loop {
-        let backlog = rabbit.backlog(stack.prefix()).await;
+        let backlog = servers.backlog(stack.prefix()).await;
         let left: Vec<_> = backlog.iter().filter(|queue| queue.ready + queue.unacknowledged > 0).collect();
         if left.is_empty() && backlog.len() == Queue::ALL.len() {
             return;
         }
         if Instant::now() >= deadline {
-            findings.wrong(format!("queues are not empty: {left:?} (of {REPLIES} and {} others)", backlog.len()));
+            let holders = servers.holders().await;
+            findings.wrong(format!("queues are not empty: {left:?} (of {REPLIES} and {} others)\n{holders}", backlog.len()));
             return;
         }
         sleep(Duration::from_millis(500)).await;

@@ -1,6 +1,7 @@
 //! A RabbitMQ node of a test's own.
 
 use std::net::Ipv4Addr;
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 use std::time::Duration;
@@ -10,6 +11,7 @@ use lapin::{Connection, ConnectionProperties};
 use serde::Deserialize;
 use tokio::time::{Instant, timeout};
 
+use super::certificates::Certificates;
 use super::{free_port, program};
 use crate::process::Process;
 use crate::stack::PATIENCE;
@@ -21,11 +23,16 @@ const USUAL: &[&str] = &["/usr/lib/rabbitmq/bin"];
 /// test is about that.
 const START_MAX: Duration = Duration::from_secs(240);
 
+/// The file in a node's `HOME` that makes it one of a cluster.
+const COOKIE: &str = ".erlang.cookie";
+
 /// A RabbitMQ node.
 pub struct PrivateRabbit {
     folder: tempfile::TempDir,
     node: String,
     port: u16,
+    /// The port for TLS, if there is one.
+    secured: Option<u16>,
     distribution: u16,
     process: Process,
 }
@@ -47,9 +54,35 @@ impl PrivateRabbit {
     /// Starts a node and waits until it answers. `settings` are lines of rabbitmq.conf: `("consumer_timeout", "3000")`. Channels
     /// look every second whether a consumer has timed out.
     pub async fn start(settings: &[(&str, &str)]) -> Self {
+        Self::start_as(node_name(), &Ids::random().unique(), settings).await
+    }
+
+    /// Starts a node that also listens for TLS.
+    pub async fn start_secured(certificates: &Certificates) -> Self {
+        let port = free_port();
+        let listener = format!("{}:{port}", Ipv4Addr::LOCALHOST);
+        let mut node = Self::start(&[
+            ("listeners.ssl.1", &listener),
+            ("ssl_options.cacertfile", &certificates.authority()),
+            ("ssl_options.certfile", &certificates.certificate()),
+            ("ssl_options.keyfile", &certificates.key()),
+            ("ssl_options.verify", "verify_none"),
+            ("ssl_options.fail_if_no_peer_cert", "false"),
+        ])
+        .await;
+        node.secured = Some(port);
+        node
+    }
+
+    /// What `AMQP_URL` must be, over TLS.
+    pub fn secured_url(&self) -> String {
+        format!("amqps://guest:guest@localhost:{}/%2f", self.secured.expect("the node listens for TLS"))
+    }
+
+    /// The same with a node name from [`node_name`], and the word by which the nodes of a cluster know each other.
+    pub(super) async fn start_as(node: String, cookie: &str, settings: &[(&str, &str)]) -> Self {
         let folder = tempfile::tempdir().expect("a folder for RabbitMQ");
         let (port, distribution) = (free_port(), free_port());
-        let node = format!("planrelay-{}@localhost", &Ids::random().unique()[..12]);
         let mut lines = format!("listeners.tcp.1 = {}:{port}\n", Ipv4Addr::LOCALHOST);
         for (name, value) in settings {
             lines.push_str(&format!("{name} = {value}\n"));
@@ -60,8 +93,12 @@ impl PrivateRabbit {
         file("advanced.config", "[{rabbit, [{channel_tick_interval, 1000}, {quorum_tick_interval, 500}]}].\n");
         let managed = lines.contains("\nmanagement.");
         file("enabled_plugins", if managed { "[rabbitmq_management].\n" } else { "[].\n" });
+        file(COOKIE, cookie);
+        // Erlang takes no cookie that others could read.
+        let mode = std::fs::Permissions::from_mode(0o400);
+        std::fs::set_permissions(folder.path().join(COOKIE), mode).expect("the cookie is protected");
         let process = spawn(folder.path(), &node, distribution);
-        let mut server = Self { folder, node, port, distribution, process };
+        let mut server = Self { folder, node, port, secured: None, distribution, process };
         server.answers().await;
         server
     }
@@ -71,6 +108,11 @@ impl PrivateRabbit {
         let port = free_port().to_string();
         let server = Self::start(&[("management.tcp.ip", "127.0.0.1"), ("management.tcp.port", &port)]).await;
         (server, format!("http://{}:{port}", Ipv4Addr::LOCALHOST))
+    }
+
+    /// Its name among Erlang nodes.
+    pub fn node(&self) -> &str {
+        &self.node
     }
 
     /// What `AMQP_URL` must be.
@@ -204,6 +246,11 @@ impl PrivateRabbit {
         let pid = std::fs::read_to_string(self.folder.path().join("pid")).unwrap_or_default();
         assert_eq!(pid.trim(), self.process.pid().to_string(), "the node is another process than the one that was started");
     }
+}
+
+/// A node name that nobody else uses.
+pub(super) fn node_name() -> String {
+    format!("planrelay-{}@localhost", &Ids::random().unique()[..12])
 }
 
 fn spawn(folder: &Path, node: &str, distribution: u16) -> Process {

@@ -8,6 +8,7 @@ use std::time::Duration;
 use redis::{FromRedisValue, RedisError};
 use tokio::time::Instant;
 
+use super::certificates::Certificates;
 use super::{free_port, program};
 use crate::process::Process;
 use crate::stack::PATIENCE;
@@ -16,6 +17,8 @@ use crate::stack::PATIENCE;
 pub struct PrivateRedis {
     folder: tempfile::TempDir,
     port: u16,
+    /// The port for TLS, if there is one.
+    secured: Option<u16>,
     settings: Vec<(String, String)>,
     process: Process,
 }
@@ -26,9 +29,59 @@ impl PrivateRedis {
         let (folder, port) = (tempfile::tempdir().expect("a folder for Redis"), free_port());
         let settings = settings.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
         let process = spawn(folder.path(), port, &settings);
-        let server = Self { folder, port, settings, process };
+        let server = Self { folder, port, secured: None, settings, process };
         server.answers().await;
         server
+    }
+
+    /// Starts a server that also listens for TLS.
+    pub async fn start_secured(certificates: &Certificates, settings: &[(&str, &str)]) -> Self {
+        let port = free_port();
+        let secured = certificates.of_redis(port);
+        let secured: Vec<(&str, &str)> = secured.iter().map(|(name, value)| (*name, value.as_str())).collect();
+        let mut server = Self::start(&[&secured, settings].concat()).await;
+        server.secured = Some(port);
+        server
+    }
+
+    /// Starts a server that also listens for TLS, and is a Redis Cluster by itself.
+    pub async fn start_secured_cluster(certificates: &Certificates) -> Self {
+        let bus = free_port().to_string();
+        // Clients over TLS are told of ports for TLS only by servers that speak it among themselves.
+        let settings = [("cluster-enabled", "yes"), ("cluster-port", bus.as_str()), ("tls-cluster", "yes")];
+        let server = Self::start_secured(certificates, &settings).await;
+        let _ok: String = server.command(&["CLUSTER", "ADDSLOTSRANGE", "0", "16383"]).await.expect("slots are given");
+        let deadline = Instant::now() + PATIENCE;
+        while !server.command::<String>(&["CLUSTER", "INFO"]).await.unwrap_or_default().contains("cluster_state:ok") {
+            assert!(Instant::now() < deadline, "the server is no cluster:\n{}", server.said());
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+        server
+    }
+
+    /// What `REDIS_URL` must be, over TLS.
+    pub fn secured_url(&self) -> String {
+        format!("rediss://localhost:{}", self.secured_port())
+    }
+
+    /// The port for TLS.
+    pub fn secured_port(&self) -> u16 {
+        self.secured.expect("the server listens for TLS")
+    }
+
+    /// Starts a server that wants to be part of a Redis Cluster.
+    pub(super) async fn start_in_cluster(node_timeout_ms: &str) -> Self {
+        // The bus would be at port + 10000 otherwise, among the ports of clients.
+        let bus = free_port().to_string();
+        Self::start(&[
+            ("cluster-enabled", "yes"),
+            ("cluster-port", &bus),
+            ("cluster-node-timeout", node_timeout_ms),
+            // However long it has not heard of its primary, and whatever happens to others.
+            ("cluster-replica-validity-factor", "0"),
+            ("cluster-allow-replica-migration", "no"),
+        ])
+        .await
     }
 
     /// What `REDIS_URL` must be.
@@ -92,6 +145,17 @@ impl PrivateRedis {
         let _ok: String = self.command(&["REPLICAOF", host, &port]).await.expect("REPLICAOF");
     }
 
+    /// Whether it is `master` or `slave` in its own eyes, if it answers.
+    pub async fn role(&self) -> Option<String> {
+        let asked = tokio::time::timeout(Duration::from_secs(2), self.command::<Vec<::redis::Value>>(&["ROLE"]));
+        String::from_redis_value(asked.await.ok()?.ok()?.into_iter().next()?).ok()
+    }
+
+    /// Its log.
+    pub fn said(&self) -> String {
+        std::fs::read_to_string(&self.process.log).unwrap_or_default()
+    }
+
     /// CONFIG SET.
     pub async fn set(&self, name: &str, value: &str) {
         let _ok: String = self.command(&["CONFIG", "SET", name, value]).await.expect("CONFIG SET");
@@ -107,8 +171,7 @@ impl PrivateRedis {
     async fn answers(&self) {
         let deadline = Instant::now() + PATIENCE;
         while self.command::<String>(&["PING"]).await.is_err() {
-            let log = || std::fs::read_to_string(&self.process.log).unwrap_or_default();
-            assert!(Instant::now() < deadline, "Redis does not answer on port {}:\n{}", self.port, log());
+            assert!(Instant::now() < deadline, "Redis does not answer on port {}:\n{}", self.port, self.said());
             tokio::time::sleep(Duration::from_millis(20)).await;
         }
     }

@@ -2,7 +2,7 @@
 
 use std::str::FromStr;
 
-use lapin::uri::AMQPUri;
+use lapin::uri::{AMQPScheme, AMQPUri};
 
 use crate::broker::ConnectError;
 use crate::limits::HEARTBEAT_SECS;
@@ -13,6 +13,8 @@ pub(super) struct Address {
     pub(super) full: String,
     /// The same for people, password masked.
     pub(super) shown: String,
+    /// The host that must prove its name, if the connection is to be secured (`amqps`); `full` does not say so.
+    pub(super) secured: Option<String>,
 }
 
 impl Address {
@@ -35,7 +37,15 @@ impl Address {
         let (scheme, user, host, port) =
             (uri.scheme.clone(), &uri.authority.userinfo.username, &uri.authority.host, uri.authority.port);
         let vhost = uri.vhost.replace('/', "%2f");
-        Ok(Self { shown: format!("{scheme}://{user}:***@{host}:{port}/{vhost}"), full: uri.to_string() })
+        let (shown, secured) = (
+            format!("{scheme}://{user}:***@{host}:{port}/{vhost}"),
+            match scheme {
+                AMQPScheme::AMQP => None,
+                AMQPScheme::AMQPS => Some(host.clone()),
+            },
+        );
+        uri.scheme = AMQPScheme::AMQP;
+        Ok(Self { shown, full: uri.to_string(), secured })
     }
 }
 

@@ -25,7 +25,7 @@ use super::ledger::{Ledger, Returned};
 use super::link::Link;
 use super::wire;
 use crate::broker::{ConnectError, Envelope};
-use crate::limits::{CONNECT_TIMEOUT, RECONNECT_BACKOFF_MAX};
+use crate::limits::{CONNECT_TIMEOUT, GIVEN_UP_CLOSE_TIMEOUT, RECONNECT_BACKOFF_MAX};
 use crate::message::Queue;
 use crate::metrics::Metrics;
 
@@ -204,6 +204,9 @@ impl Feed {
                 Err(lost(error.to_string()))
             }
             Err(_elapsed) => {
+                // The consumer may come about yet, and would hold messages for as long as somebody keeps the connection; the client
+                // library itself does, for an answer that is still to come.
+                let _closed_or_not = timeout(GIVEN_UP_CLOSE_TIMEOUT, channel.close(200, "OK".into())).await;
                 self.link.distrust();
                 Err(lost(format!("no answer within {} s", CONNECT_TIMEOUT.as_secs())))
             }

@@ -1,13 +1,15 @@
 //! What a broker says before anybody has logged in. The client library keeps it to itself.
 
-use futures::{AsyncReadExt, AsyncWriteExt};
+use futures::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use lapin::protocol::connection::AMQPMethod;
 use lapin::protocol::{AMQPClass, parse_class};
 use lapin::tcp::AMQPUriTcpExt;
 use lapin::types::AMQPValue;
 use lapin::uri::AMQPUri;
 
+use super::tls::Secured;
 use crate::limits::GREETING_BYTES_MAX;
+use crate::trust::Trust;
 
 /// The protocol header of AMQP 0-9-1.
 const HEADER: &[u8; 8] = b"AMQP\x00\x00\x09\x01";
@@ -26,9 +28,21 @@ pub struct Greeting {
 }
 
 /// The first frame that the broker sends: it tells the version, which the client library keeps to itself.
-pub(super) async fn greet(uri: &AMQPUri) -> Result<Greeting, std::io::Error> {
-    let runtime = lapin::runtime::default_runtime().map_err(std::io::Error::other)?;
-    let mut stream = uri.connect_async(&runtime).await?;
+/// `secured`: the host that must prove its name, over TLS.
+pub(super) async fn greet(uri: &AMQPUri, secured: Option<&str>, trust: &Trust) -> Result<Greeting, std::io::Error> {
+    match secured {
+        None => {
+            let runtime = lapin::runtime::default_runtime().map_err(std::io::Error::other)?;
+            listen(uri.connect_async(&runtime).await?).await
+        }
+        Some(host) => {
+            let runtime = Secured::runtime(trust.client(), host).map_err(std::io::Error::other)?;
+            listen(uri.connect_async(&runtime).await?).await
+        }
+    }
+}
+
+async fn listen(mut stream: impl AsyncRead + AsyncWrite + Unpin) -> Result<Greeting, std::io::Error> {
     stream.write_all(HEADER).await?;
     stream.flush().await?;
     let mut head = [0; FRAME_HEAD_BYTES];

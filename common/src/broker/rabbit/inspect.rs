@@ -21,13 +21,14 @@ use tokio::time::{Instant, timeout};
 use super::address::Address;
 pub use super::greeting::Greeting;
 use super::greeting::greet;
-use super::topology;
 use super::wire::short;
+use super::{tls, topology};
 use crate::broker::ConnectError;
 use crate::config::BrokerConfig;
 use crate::ids::Ids;
 use crate::limits::{CONNECT_TIMEOUT, DOCTOR_TIMEOUT};
 use crate::message::Queue;
+use crate::trust::{self, Trust};
 
 /// What was found of the configured broker.
 #[derive(Debug)]
@@ -138,11 +139,11 @@ pub enum Denial {
 
 /// Looks at every host and, over the first that lets us in, at the queues of `prefix`. Changes nothing.
 pub async fn inspect(config: &BrokerConfig, prefix: &str, ids: &Ids) -> Result<Inspection, ConnectError> {
-    let uris = config.urls.iter().map(read_url).collect::<Result<Vec<_>, _>>()?;
-    let first = uris.first().map(|(uri, _)| uri).ok_or_else(|| ConnectError::BadUrl("no URL is given".to_owned()))?;
+    let urls = config.urls.iter().map(read_url).collect::<Result<Vec<_>, _>>()?;
+    let first = urls.first().map(|(uri, _)| uri).ok_or_else(|| ConnectError::BadUrl("no URL is given".to_owned()))?;
     let login =
         Login { user: first.authority.userinfo.username.clone(), vhost: first.vhost.clone(), host: first.authority.host.clone() };
-    let looks = futures::future::join_all(uris.into_iter().map(|(uri, shown)| host(uri, shown))).await;
+    let looks = futures::future::join_all(urls.into_iter().map(|(uri, address)| host(uri, address, &config.trust))).await;
     let (mut hosts, mut queues) = (Vec::new(), None);
     for (facts, connection) in looks {
         hosts.push(facts);
@@ -156,18 +157,19 @@ pub async fn inspect(config: &BrokerConfig, prefix: &str, ids: &Ids) -> Result<I
     Ok(Inspection { hosts, login, queues })
 }
 
-/// A URL as the client library reads it, and as people may see it.
-pub(super) fn read_url(url: &SecretString) -> Result<(AMQPUri, String), ConnectError> {
-    let Address { full, shown } = Address::parse(url.expose_secret())?;
-    let uri = AMQPUri::from_str(&full).map_err(|_repeats_it| ConnectError::BadUrl("cannot be read".to_owned()))?;
-    Ok((uri, shown))
+/// A URL as the client library reads it, and as we do.
+pub(super) fn read_url(url: &SecretString) -> Result<(AMQPUri, Address), ConnectError> {
+    let address = Address::parse(url.expose_secret())?;
+    let uri = AMQPUri::from_str(&address.full).map_err(|_repeats_it| ConnectError::BadUrl("cannot be read".to_owned()))?;
+    Ok((uri, address))
 }
 
-async fn host(uri: AMQPUri, url: String) -> (HostFacts, Option<Connection>) {
+async fn host(uri: AMQPUri, place: Address, trust: &Trust) -> (HostFacts, Option<Connection>) {
+    let (url, secured) = (place.shown, place.secured.as_deref());
     let address = format!("{}:{}", uri.authority.host, uri.authority.port);
-    let greeting = match timeout(CONNECT_TIMEOUT, greet(&uri)).await {
+    let greeting = match timeout(CONNECT_TIMEOUT, greet(&uri, secured, trust)).await {
         Ok(Ok(greeting)) => Ok(greeting),
-        Ok(Err(error)) => Err(error.to_string()),
+        Ok(Err(error)) => Err(format!("{error}{}", trust::advice(&error.to_string()))),
         Err(_elapsed) => Err(late(CONNECT_TIMEOUT)),
     };
     if let Err(why) = &greeting {
@@ -176,7 +178,7 @@ async fn host(uri: AMQPUri, url: String) -> (HostFacts, Option<Connection>) {
     }
     let started = Instant::now();
     let properties = ConnectionProperties::default().with_connection_name("planrelay doctor".into());
-    let (session, connection) = match timeout(CONNECT_TIMEOUT, Connection::connect_uri(uri, properties)).await {
+    let (session, connection) = match timeout(CONNECT_TIMEOUT, tls::connect(uri, secured, trust, properties)).await {
         Ok(Ok(connection)) => (Ok(started.elapsed()), Some(connection)),
         Ok(Err(error)) => (Err(refusal(&error)), None),
         Err(_elapsed) => (Err(Refusal::Unreachable(late(CONNECT_TIMEOUT))), None),

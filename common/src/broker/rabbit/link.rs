@@ -7,13 +7,14 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
-use deadpool_lapin::{Config, Object, Pool, PoolError, Runtime};
+use deadpool_lapin::{Manager, Object, Pool, PoolError, Runtime};
 use lapin::protocol::{AMQPError, AMQPErrorKind, AMQPHardError, AMQPSoftError};
 use lapin::{Channel, ConnectionProperties, ErrorKind};
 use secrecy::ExposeSecret;
 use tokio::time::timeout;
 
 use super::address::Address;
+use super::tls::Secured;
 use super::topology;
 use crate::broker::{ConnectError, backoff};
 use crate::config::BrokerConfig;
@@ -23,6 +24,7 @@ use crate::limits::{
 };
 use crate::message::Queue;
 use crate::metrics::{Metrics, Server};
+use crate::trust::{self, Trust};
 
 /// See the module. Has no `Debug`: the pools hold passwords.
 pub(super) struct Link {
@@ -56,7 +58,8 @@ impl Link {
         ids: &Ids,
         metrics: &Metrics,
     ) -> Result<Self, ConnectError> {
-        let hosts = config.urls.iter().map(|url| Host::new(url.expose_secret(), name)).collect::<Result<Vec<_>, _>>()?;
+        let hosts =
+            config.urls.iter().map(|url| Host::new(url.expose_secret(), name, &config.trust)).collect::<Result<Vec<_>, _>>()?;
         if hosts.is_empty() {
             return Err(ConnectError::BadUrl("no URL is given".to_owned()));
         }
@@ -149,10 +152,15 @@ impl Link {
         }
     }
 
-    /// Somebody got no answer on a channel: the next channel gets a new connection, unless the broker has blocked this one.
+    /// Somebody got no answer on a channel: the next channel gets a new connection, unless the broker has blocked this one. It is to
+    /// another host: a node that is cut off from its cluster answers as ever, but confirms nothing.
     pub(super) fn distrust(&self) {
+        let mut blocked = 0;
         for host in &self.hosts {
-            drop(host.pool.retain(|connection, _| connection.status().blocked()));
+            blocked += host.pool.retain(|connection, _| connection.status().blocked()).retained;
+        }
+        if blocked == 0 {
+            self.at.store((self.at.load(Ordering::Relaxed) + 1) % self.hosts.len(), Ordering::Relaxed);
         }
     }
 
@@ -188,13 +196,19 @@ impl Link {
 }
 
 impl Host {
-    fn new(url: &str, name: &str) -> Result<Self, ConnectError> {
-        let Address { full, shown } = Address::parse(url)?;
+    fn new(url: &str, name: &str, trust: &Trust) -> Result<Self, ConnectError> {
+        let Address { full, shown, secured } = Address::parse(url)?;
         let name = name.to_owned();
         let properties = move || ConnectionProperties::default().with_connection_name(name.as_str().into());
-        let pool = Config { url: Some(full), pool: None }
-            .builder(properties, Runtime::Tokio1)
-            .map_err(|e| ConnectError::BadUrl(e.to_string()))?
+        let manager = match secured {
+            None => Manager::new(full, properties, async_rs::Runtime::tokio_current()),
+            Some(host) => {
+                let runtime = Secured::runtime(trust.client(), &host).map_err(ConnectError::BadUrl)?;
+                Manager::new(full, properties, runtime)
+            }
+        };
+        let pool = Pool::builder(manager)
+            .runtime(Runtime::Tokio1)
             .max_size(1)
             .wait_timeout(Some(CONNECT_TIMEOUT))
             .create_timeout(Some(CONNECT_TIMEOUT))
@@ -205,7 +219,7 @@ impl Host {
     }
 
     fn unreachable(&self, why: &str) -> ConnectError {
-        ConnectError::Unreachable { url: self.shown.clone(), why: why.to_owned() }
+        ConnectError::Unreachable { url: self.shown.clone(), why: format!("{why}{}", trust::advice(why)) }
     }
 
     fn pool_error(&self, error: PoolError) -> ConnectError {

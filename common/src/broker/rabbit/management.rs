@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use lapin::uri::{AMQPScheme, AMQPUri};
+use lapin::uri::AMQPUri;
 use reqwest::header::DATE;
 use reqwest::redirect::Policy;
 use reqwest::{Client, StatusCode};
@@ -10,6 +10,7 @@ use secrecy::{ExposeSecret, SecretString};
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
 
+use super::address::Address;
 use super::inspect::read_url;
 use crate::clock::{Clock, Reading};
 use crate::config::BrokerConfig;
@@ -104,9 +105,9 @@ pub fn urls(config: &BrokerConfig, given: Option<&str>) -> Vec<String> {
         return vec![given.trim_end_matches('/').to_owned()];
     }
     let urls = config.urls.iter().filter_map(|url| read_url(url).ok());
-    let place = |(uri, _): (AMQPUri, String)| match uri.scheme {
-        AMQPScheme::AMQP => format!("http://{}:{PORT}", uri.authority.host),
-        AMQPScheme::AMQPS => format!("https://{}:{TLS_PORT}", uri.authority.host),
+    let place = |(uri, address): (AMQPUri, Address)| match address.secured {
+        None => format!("http://{}:{PORT}", uri.authority.host),
+        Some(host) => format!("https://{host}:{TLS_PORT}"),
     };
     urls.map(place).collect()
 }
@@ -129,8 +130,9 @@ async fn ask_one(url: &str, config: &BrokerConfig, prefix: &str) -> Result<Manag
     let (uri, _) = read_url(first).map_err(|why| other(why.to_string()))?;
     let account = uri.authority.userinfo;
     let _already_installed = rustls::crypto::ring::default_provider().install_default();
-    let http = Client::builder().connect_timeout(CONNECT_TIMEOUT).timeout(DOCTOR_TIMEOUT).redirect(Policy::none()).build();
-    let http = http.map_err(|why| other(why.to_string()))?;
+    let http = Client::builder().connect_timeout(CONNECT_TIMEOUT).timeout(DOCTOR_TIMEOUT).redirect(Policy::none());
+    let trusted = config.trust.http().map_err(|why| other(why.to_string()))?;
+    let http = http.tls_certs_merge(trusted).build().map_err(|why| other(why.to_string()))?;
     let api = Api { http, url, user: account.username, password: account.password.into() };
     let vhost = uri.vhost.replace('%', "%25").replace('/', "%2F");
     let (queues, clock) = api.get::<Vec<Managed>>(&format!("/api/queues/{vhost}")).await?;
@@ -194,7 +196,7 @@ mod tests {
             ("amqps://u:p@h/x", None, "https://h:15671"),
             ("amqp://h", Some("https://other/"), "https://other"),
         ] {
-            let config = BrokerConfig { urls: vec![amqp.to_owned().into()] };
+            let config = BrokerConfig { urls: vec![amqp.to_owned().into()], ..BrokerConfig::default() };
             assert_eq!(urls(&config, given), [expected]);
         }
     }

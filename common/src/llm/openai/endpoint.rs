@@ -87,6 +87,7 @@ impl Endpoint {
             .connect_timeout(CONNECT_TIMEOUT.min(config.timeout))
             .timeout(config.timeout)
             .redirect(reqwest::redirect::Policy::none())
+            .tls_certs_merge(config.trust.http().map_err(|error| format!("PLANRELAY_CA_FILE: {error}"))?)
             .build()
             .map_err(|error| format!("no HTTP client: {error}"))?;
         let service = Reader { http: http.clone(), timeout: config.timeout, key: Arc::new(key.clone()) };

@@ -4,22 +4,24 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
+use futures::future::BoxFuture;
 use redis::aio::ConnectionLike;
 use redis::cluster::ClusterClient;
 use redis::cluster_async::ClusterConnection;
-use redis::io::tcp::TcpSettings;
-use redis::{Cmd, ErrorKind, FromRedisValue, IntoConnectionInfo, RedisError, Script, ScriptInvocation, Value};
+use redis::{Cmd, ErrorKind, FromRedisValue, RedisError, Value};
 use secrecy::ExposeSecret;
 use tokio::time::error::Elapsed;
 use tokio::time::timeout;
 use tracing::warn;
 
-use super::scripts::{self, Verb};
-use super::single::{Single, leads_nowhere, refuses};
-use crate::config::StoreConfig;
+use super::address::{self, Address};
+use super::scripts::{self, Script, Verb};
+use super::single::{Single, refuses};
+use crate::config::{StoreConfig, mask_url};
 use crate::limits::{CONNECT_TIMEOUT, STORE_TIMEOUT};
 use crate::metrics::{Metrics, Server};
 use crate::store::StoreError;
+use crate::trust;
 
 /// Tries of one operation over a connection that breaks; every verb may be repeated.
 const TRIES: u32 = 3;
@@ -62,7 +64,8 @@ pub(super) struct Connection {
 /// What is sent; it may be sent again.
 #[derive(Clone, Copy)]
 enum Operation<'a> {
-    Script(&'a ScriptInvocation<'a>),
+    /// A script by its hash, and whole for a server that does not know it.
+    Script(&'a Cmd, &'a Cmd),
     Command(&'a Cmd),
 }
 
@@ -84,13 +87,18 @@ impl std::fmt::Debug for Connection {
 impl Connection {
     pub(super) async fn open(config: &StoreConfig, metrics: &Metrics) -> Result<Self, ConnectError> {
         let _already_installed = rustls::crypto::ring::default_provider().install_default();
-        let url = masked(config.urls.first().map_or("", |url| url.expose_secret()));
-        let link = match timeout(CONNECT_TIMEOUT, Link::open(config)).await {
+        let urls: Vec<&str> = config.urls.iter().map(|url| url.expose_secret()).collect();
+        let url = mask_url(&urls.join(","));
+        let link: BoxFuture<'_, _> = Box::pin(Link::open(config));
+        let link = match timeout(CONNECT_TIMEOUT, link).await {
             Ok(Ok(link)) => link,
             Ok(Err(error)) if error.kind() == ErrorKind::InvalidClientConfig => {
                 return Err(ConnectError::BadUrl(error.to_string()));
             }
-            Ok(Err(error)) => return Err(ConnectError::Unreachable { url, why: error.to_string() }),
+            Ok(Err(error)) => {
+                let why = error.to_string();
+                return Err(ConnectError::Unreachable { url, why: format!("{why}{}", trust::advice(&why)) });
+            }
             Err(_elapsed) => {
                 return Err(ConnectError::Unreachable { url, why: format!("no answer within {CONNECT_TIMEOUT:?}") });
             }
@@ -132,15 +140,12 @@ impl Connection {
         arguments: Vec<String>,
     ) -> Result<Value, StoreError> {
         let script = self.scripts.get(verb as usize).ok_or_else(|| StoreError::Unusable(format!("no script {verb:?}")))?;
-        let mut invocation = script.prepare_invoke();
-        for key in keys {
-            invocation.key(key);
-        }
-        invocation.arg(given);
-        for argument in arguments {
-            invocation.arg(argument);
-        }
-        self.tried(Operation::Script(&invocation)).await
+        let call = |name: &str, script: &str| {
+            let mut call = redis::cmd(name);
+            call.arg(script).arg(keys.len()).arg(&keys).arg(&given).arg(&arguments);
+            call
+        };
+        self.tried(Operation::Script(&call("EVALSHA", &script.hash), &call("EVAL", &script.text))).await
     }
 
     /// Runs a plain command that may be repeated.
@@ -164,7 +169,9 @@ impl Connection {
         let mut link = self.link.clone();
         let mut tries = 0;
         loop {
-            let answer = link.run(operation).await;
+            // Boxed: what is beneath is deep, and part of the type of everything above.
+            let answer: BoxFuture<'_, _> = Box::pin(link.run(operation));
+            let answer = answer.await;
             let why = match answer {
                 Ok(Ok(value)) => {
                     if self.lost.swap(false, Ordering::Relaxed) {
@@ -203,27 +210,24 @@ fn may_pass(error: &RedisError) -> bool {
 
 impl Link {
     async fn open(config: &StoreConfig) -> Result<Self, RedisError> {
-        let infos = config
-            .urls
-            .iter()
-            .map(|url| {
-                let info = url.expose_secret().into_connection_info()?;
-                Ok(info.set_tcp_settings(TcpSettings::default().set_nodelay(true)))
-            })
-            .collect::<Result<Vec<_>, RedisError>>()?;
-        if infos.len() > 1 {
-            let client = ClusterClient::builder(infos)
-                .retries(3)
-                .min_retry_wait(100)
-                .max_retry_wait(1000)
-                .connection_timeout(CONNECT_TIMEOUT)
-                .response_timeout(STORE_TIMEOUT)
-                .overall_response_timeout(Some(STORE_TIMEOUT))
-                .build()?;
-            return Ok(Self::Cluster(client.get_async_connection().await?));
+        let urls: Vec<&str> = config.urls.iter().map(|url| url.expose_secret()).collect();
+        let servers = match Address::parse(&urls, &config.trust)? {
+            Address::Single(server) => return Ok(Self::Single(Single::open(server).await?)),
+            Address::Sentinels(sentinels) => return Ok(Self::Single(Single::watched(sentinels, &config.trust).await?)),
+            Address::Cluster(servers) => servers,
+        };
+        let mut client = ClusterClient::builder(servers)
+            .retries(3)
+            .min_retry_wait(100)
+            .max_retry_wait(1000)
+            .connection_timeout(CONNECT_TIMEOUT)
+            .response_timeout(STORE_TIMEOUT)
+            .overall_response_timeout(Some(STORE_TIMEOUT))
+            .tcp_settings(address::tcp());
+        if let Some(certificates) = address::certificates(&config.trust) {
+            client = client.certs(certificates);
         }
-        let info = infos.into_iter().next().ok_or_else(|| RedisError::from((ErrorKind::InvalidClientConfig, "no URL")))?;
-        Ok(Self::Single(Single::open(info).await?))
+        Ok(Self::Cluster(client.build()?.get_async_connection().await?))
     }
 
     /// One try, within [`STORE_TIMEOUT`].
@@ -231,10 +235,15 @@ impl Link {
         match self {
             Link::Cluster(connection) => timeout(STORE_TIMEOUT, operation.run(connection)).await,
             Link::Single(single) => {
-                let (mut connection, since) = single.current();
+                let (mut connection, since) = match timeout(STORE_TIMEOUT, single.current()).await? {
+                    Ok(current) => current,
+                    Err(error) => return Ok(Err(error)),
+                };
                 let answer = timeout(STORE_TIMEOUT, operation.run(&mut connection)).await;
-                if answer.as_ref().map_or(true, |answer| answer.as_ref().is_err_and(leads_nowhere)) {
-                    single.replace(since);
+                match &answer {
+                    Ok(Ok(_)) => {}
+                    Ok(Err(error)) => single.failed(since, Some(error)),
+                    Err(_elapsed) => single.failed(since, None),
                 }
                 answer
             }
@@ -243,24 +252,21 @@ impl Link {
 }
 
 impl Operation<'_> {
-    async fn run(self, connection: &mut (impl ConnectionLike + Clone)) -> Result<Value, RedisError> {
+    async fn run(self, connection: &mut impl ConnectionLike) -> Result<Value, RedisError> {
         match self {
-            Operation::Script(script) => script.invoke_async(connection).await,
+            // Not loaded beforehand: in a cluster that would go to every server, and fail as long as one of them is down.
+            Operation::Script(by_hash, whole) => match by_hash.query_async(connection).await {
+                Err(error) if refuses(&error, "NOSCRIPT") => whole.query_async(connection).await,
+                answer => answer,
+            },
             Operation::Command(command) => command.query_async(connection).await,
         }
     }
 }
 
-/// The URL without its password.
-fn masked(url: &str) -> String {
-    match (url.find("://"), url.rfind('@')) {
-        (Some(scheme), Some(at)) if scheme + 3 < at => format!("{}***{}", &url[..scheme + 3], &url[at..]),
-        _ => url.to_owned(),
-    }
-}
-
 #[cfg(test)]
 mod tests {
+    use super::super::single::leads_nowhere;
     use super::*;
 
     fn said(line: &str) -> RedisError {

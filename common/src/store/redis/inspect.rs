@@ -4,15 +4,14 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use futures::future::join_all;
 use redis::aio::MultiplexedConnection;
-use redis::{
-    AsyncConnectionConfig, Client, Cmd, ConnectionAddr, ConnectionInfo, ErrorKind, FromRedisValue, IntoConnectionInfo,
-    RedisError, Value,
-};
+use redis::{AsyncConnectionConfig, Client, Cmd, ConnectionAddr, ConnectionInfo, ErrorKind, FromRedisValue, RedisError, Value};
 use secrecy::ExposeSecret;
 use tokio::time::timeout;
 
+use super::address::Address;
 use super::connection::ConnectError;
 use super::scripts;
+use super::single::primary;
 use crate::clock::{Clock, Reading};
 use crate::config::{StoreConfig, mask_url};
 use crate::limits::{CONNECT_TIMEOUT, DOCTOR_NODES_MAX, DOCTOR_TIMEOUT};
@@ -158,12 +157,29 @@ pub enum Rights {
 pub async fn inspect(config: &StoreConfig, prefix: &str) -> Result<Inspection, ConnectError> {
     let _already_installed = rustls::crypto::ring::default_provider().install_default();
     let bad = |error: RedisError| ConnectError::BadUrl(error.to_string());
-    let infos = config.urls.iter().map(|url| {
-        let url = url.expose_secret();
-        Ok((url.into_connection_info().map_err(bad)?, mask_url(url)))
-    });
-    let configured = infos.collect::<Result<Vec<(ConnectionInfo, String)>, ConnectError>>()?;
-    let clustered = configured.len() > 1;
+    let urls: Vec<&str> = config.urls.iter().map(|url| url.expose_secret()).collect();
+    let (infos, clustered) = match Address::parse(&urls, &config.trust).map_err(bad)? {
+        Address::Single(info) => (vec![info], false),
+        Address::Cluster(infos) => (infos, true),
+        Address::Sentinels(sentinels) => {
+            let late = || Refusal::Unreachable(format!("no answer within {} s", CONNECT_TIMEOUT.as_secs()));
+            let asked = timeout(CONNECT_TIMEOUT, primary(sentinels, &config.trust)).await.map_err(|_elapsed| late());
+            match asked.and_then(|answer| answer.map_err(|error| refusal(&error))) {
+                Ok(info) => (vec![info], false),
+                Err(refusal) => {
+                    let node = Node { url: mask_url(&urls.join(",")), discovered: false, facts: Err(refusal) };
+                    return Ok(Inspection { nodes: vec![node], clustered: false, dead_letters: None });
+                }
+            }
+        }
+    };
+    // One URL may stand for several servers.
+    let shown = |number: usize, info: &ConnectionInfo| match urls.get(number) {
+        Some(url) if urls.len() == infos.len() => mask_url(url),
+        Some(_) | None => address(info.addr()),
+    };
+    let configured: Vec<(ConnectionInfo, String)> =
+        infos.iter().enumerate().map(|(number, info)| (info.clone(), shown(number, info))).collect();
     let known: BTreeSet<String> = configured.iter().map(|(info, _)| address(info.addr())).collect();
     let like = configured.first().map(|(info, _)| info.clone());
     let looks = join_all(configured.into_iter().map(|(info, url)| node(info, url, false, prefix))).await;

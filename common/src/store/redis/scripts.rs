@@ -1,7 +1,5 @@
 //! The scripts of the verbs, and how their arguments are laid out.
 
-use redis::Script;
-
 use crate::clock::millis;
 use crate::id::StepNumber;
 use crate::limits::{DISPATCH_TIMEOUT, EVENTS_MAX, FENCE_BITS, WAKEUP_INTERVAL_MAX, WAKEUP_LOOK_MAX};
@@ -64,6 +62,19 @@ const TEXTS: [(Verb, &str); 21] = [
     (Verb::Live, include_str!("../live.lua")),
 ];
 
+/// A script as it is sent.
+pub(super) struct Script {
+    pub(super) text: String,
+    /// What a server that has run it knows it by.
+    pub(super) hash: String,
+}
+
+impl Script {
+    fn new(text: String) -> Self {
+        Self { hash: redis::Script::new(&text).get_hash().to_owned(), text }
+    }
+}
+
 /// The scripts as they are sent: limits, prelude (for verbs on a run), text.
 pub(super) fn compile() -> Vec<Script> {
     let limits = format!(
@@ -75,7 +86,7 @@ pub(super) fn compile() -> Vec<Script> {
     TEXTS
         .iter()
         .map(|(verb, text)| match verb {
-            Verb::Wake | Verb::Due | Verb::Live => Script::new(&format!("{limits}{text}")),
+            Verb::Wake | Verb::Due | Verb::Live => Script::new(format!("{limits}{text}")),
             Verb::OpenRun
             | Verb::Claim
             | Verb::Renew
@@ -93,7 +104,7 @@ pub(super) fn compile() -> Vec<Script> {
             | Verb::Advance
             | Verb::TakeBack
             | Verb::Read
-            | Verb::Pulse => Script::new(&format!("{limits}{PRELUDE}{text}")),
+            | Verb::Pulse => Script::new(format!("{limits}{PRELUDE}{text}")),
         })
         .collect()
 }
