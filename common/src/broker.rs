@@ -155,6 +155,15 @@ impl Broker {
         }
     }
 
+    /// Why the broker cannot be used now, if so.
+    pub fn trouble(&self) -> Option<String> {
+        match self {
+            Broker::Rabbit(rabbit) => rabbit.trouble(),
+            Broker::Memory(_) => None,
+            Broker::Watched(watched) => watched.inner.trouble(),
+        }
+    }
+
     /// Closes every connection. Unacknowledged deliveries come back to other consumers.
     pub async fn close(&self) {
         match self {
@@ -269,6 +278,15 @@ impl Delivery {
             Delivery::Rabbit(delivery) => &delivery.queue,
             Delivery::Memory(delivery) => &delivery.queue,
             Delivery::Watched(watched) => watched.0.queue(),
+        }
+    }
+
+    /// When it was published, in milliseconds since 1970, if its publisher said so. Another machine's clock.
+    pub fn published_ms(&self) -> Option<u64> {
+        match self {
+            Delivery::Rabbit(delivery) => delivery.published_ms,
+            Delivery::Memory(_) => None,
+            Delivery::Watched(watched) => watched.0.published_ms(),
         }
     }
 

@@ -5,6 +5,7 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
+use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -43,6 +44,8 @@ pub struct Config {
     pub run: RunConfig,
     /// The tools.
     pub tools: ToolConfig,
+    /// What is answered over HTTP.
+    pub http: HttpConfig,
     /// Logs.
     pub log: LogConfig,
 }
@@ -154,6 +157,15 @@ impl Default for RunConfig {
 pub struct ToolConfig {
     /// `PLANRELAY_SEARCH_DIR`: the folder that `search` reads; without it there is no `search`.
     pub search_dir: Option<PathBuf>,
+}
+
+/// What is answered over HTTP, and to whom.
+#[derive(Debug, Clone, Default)]
+pub struct HttpConfig {
+    /// `PLANRELAY_HTTP`: where; `None`: nowhere.
+    pub listen: Option<SocketAddr>,
+    /// `PLANRELAY_API_TOKEN`: what callers of the API must show.
+    pub token: Option<SecretString>,
 }
 
 /// What is logged, and how.

@@ -31,6 +31,7 @@ pub async fn end_run(
     account.events.push(EventDraft::new(EventType::RunFinished, json!({"status": status, "error": error})));
     let end = Finish { status, error: error.clone(), document: text.clone(), retention };
     if recorded!(env, env.store.finish(run, slot, epoch, &end, &account))? == Held::Kept {
+        env.metrics.run_ended(status, Duration::from_millis(document.duration_ms));
         let why = error.map(|error| format!(", {error}")).unwrap_or_default();
         info!(run_id = %run, status = status.as_str(), "run {run}: {}{why}", status.as_str());
         relay::reply(env, run, snapshot, text).await;

@@ -6,6 +6,7 @@ use crate::broker::Broker;
 use crate::clock::Clock;
 use crate::ids::Ids;
 use crate::llm::Llm;
+use crate::metrics::Metrics;
 use crate::store::Store;
 
 /// The world as a service sees it. A cheap handle.
@@ -21,6 +22,8 @@ pub struct Env {
     pub store: Store,
     /// The model.
     pub llm: Llm,
+    /// What is counted for people who watch.
+    pub metrics: Metrics,
     /// The name of this process in claims and events: `<service>-<random>`.
     pub worker: Arc<str>,
 }

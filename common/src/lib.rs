@@ -5,7 +5,7 @@
 //! Pure: [`id`], [`plan`], [`reference`], [`run`], [`event`], [`tool`], [`message`] (the wire), [`limits`].
 //! The world: [`clock`], [`ids`], [`env`], [`broker`], [`store`], [`llm`]. Around them: [`seam`] (where tests stand between), [`worker`] (the consume loop), [`lease`]
 //! (working under a claim), [`relay`] (publishing what a run owes), [`document`] and [`ending`] (the result), [`client`] (what command line,
-//! HTTP and tests use), [`config`], [`telemetry`], [`shutdown`], [`startup`].
+//! HTTP and tests use), [`config`], [`telemetry`], [`metrics`], [`health`], [`shutdown`], [`startup`].
 
 #![warn(missing_docs)]
 
@@ -18,6 +18,7 @@ pub mod document;
 pub mod ending;
 pub mod env;
 pub mod event;
+pub mod health;
 pub mod id;
 pub mod ids;
 pub mod lease;
@@ -25,6 +26,7 @@ pub mod limits;
 pub mod llm;
 pub mod message;
 pub mod meter;
+pub mod metrics;
 pub mod patch;
 pub mod plan;
 pub mod quote;

@@ -240,3 +240,12 @@ pub const TRACEPARENT_BYTES_MAX: usize = 255;
 pub const SWEEP_INTERVAL: Duration = Duration::from_secs(10);
 /// Runs that one such look takes.
 pub const SWEEP_RUNS_MAX: usize = 100;
+
+// Watching.
+
+/// Names of models that stand in metrics; further ones are called `other`.
+pub const METRIC_MODELS_MAX: usize = 16;
+/// How long the store may take to answer `/readyz`.
+pub const READY_TIMEOUT: Duration = Duration::from_secs(3);
+/// How long `healthcheck` waits for an answer.
+pub const HEALTHCHECK_TIMEOUT: Duration = Duration::from_secs(5);

@@ -43,6 +43,7 @@ async fn publish_all(env: &Env, messages: Vec<(Queue, Envelope)>) {
             .collect();
         let Err(error) = env.broker.publish_all(batch).await else { return };
         let wait = backoff(tries, RETRY_BACKOFF_MIN, HANDLE_BACKOFF_MAX, env.ids.fraction());
+        env.metrics.publishing_again();
         warn!("{} messages not confirmed, publishing again in {wait:?}: {error}", messages.len());
         tokio::time::sleep(wait).await;
         tries += 1;

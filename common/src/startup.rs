@@ -7,7 +7,8 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::Arc;
 
-use clap::{CommandFactory, FromArgMatches, Parser};
+use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
+use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 use tracing::info;
 
@@ -15,8 +16,11 @@ use crate::broker::{self, Broker, rabbit::Rabbit};
 use crate::clock::Clock;
 use crate::config::{Config, Sources, print_config};
 use crate::env::Env;
+use crate::health::{self, Health};
 use crate::ids::Ids;
 use crate::llm::Llm;
+use crate::message::Queue;
+use crate::metrics::Metrics;
 use crate::store::redis::{self, Redis};
 use crate::store::{Store, StoreTime};
 
@@ -30,6 +34,14 @@ struct Options {
     /// Print every setting with its source, secrets masked, and end
     #[arg(long)]
     print_config: bool,
+    #[command(subcommand)]
+    command: Option<Command>,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Ask the service on this machine whether it is ready (at PLANRELAY_HTTP); exit code 0 if so, else 1
+    Healthcheck,
 }
 
 /// What a service starts with.
@@ -77,10 +89,11 @@ impl From<redis::ConnectError> for Refused {
     }
 }
 
-/// Runs the service `name` until it is asked to stop. `prepare` makes what the service needs of its configuration, before
+/// Runs the service `name`, which consumes `queues`, until it is asked to stop. `prepare` makes what the service needs of its configuration, before
 /// anything is connected; what it cannot use is a mistake in the configuration.
 pub fn service<P, C: std::fmt::Display, E: std::fmt::Display>(
     name: &'static str,
+    queues: &'static [Queue],
     prepare: impl FnOnce(&Config) -> Result<P, C>,
     run: impl AsyncFnOnce(Started, P) -> Result<(), E>,
 ) -> ExitCode {
@@ -96,10 +109,19 @@ pub fn service<P, C: std::fmt::Display, E: std::fmt::Display>(
     runtime.block_on(async {
         match start(name, options, prepare).await {
             Ok(None) => ExitCode::SUCCESS,
-            Ok(Some((started, prepared))) => {
-                let broker = started.env.broker.clone();
-                let worker = started.env.worker.clone();
-                let ended = run(started, prepared).await;
+            Ok(Some((started, prepared, listener))) => {
+                let (broker, worker) = (started.env.broker.clone(), started.env.worker.clone());
+                let health = Health { env: started.env.clone(), queues, stop: started.stop.clone() };
+                let pages = async {
+                    if let Some(listener) = listener {
+                        health::serve(listener, health::routes(health)).await;
+                    }
+                    std::future::pending::<()>().await;
+                };
+                let ended = tokio::select! {
+                    ended = run(started, prepared) => ended,
+                    () = pages => Ok(()),
+                };
                 broker.close().await;
                 match ended {
                     Ok(()) => {
@@ -124,7 +146,7 @@ async fn start<P, C: std::fmt::Display>(
     name: &str,
     options: Options,
     prepare: impl FnOnce(&Config) -> Result<P, C>,
-) -> Result<Option<(Started, P)>, Refused> {
+) -> Result<Option<(Started, P, Option<TcpListener>)>, Refused> {
     let loaded =
         Config::load(Sources::from_process(options.config, BTreeMap::new())).map_err(|error| refused(CONFIGURATION, error))?;
     if options.print_config {
@@ -135,15 +157,23 @@ async fn start<P, C: std::fmt::Display>(
         return Ok(None);
     }
     let config = loaded.config;
+    if let Some(Command::Healthcheck) = options.command {
+        return health::check(config.http.listen).await.map(|()| None).map_err(|why| refused(1, why));
+    }
     crate::telemetry::init(&config.log).map_err(|error| refused(CONFIGURATION, error))?;
     let prepared = prepare(&config).map_err(|error| refused(CONFIGURATION, error))?;
     let stop = crate::shutdown::signal().map_err(|error| refused(1, error))?;
     let ids = Ids::random();
     let worker: Arc<str> = format!("{name}-{}", &ids.unique()[..8]).into();
     let llm = Llm::from_config(&config.llm).map_err(|error| refused(CONFIGURATION, error))?;
-    let redis = Redis::connect(&config.store, &config.prefix, StoreTime::Own).await?;
-    let rabbit = Rabbit::connect(&config.broker, &config.prefix, &worker, ids.clone()).await?;
+    let listener = match config.http.listen {
+        Some(address) => Some(health::listen(address).await.map_err(|why| refused(CONFIGURATION, why))?),
+        None => None,
+    };
+    let metrics = Metrics::new(name);
+    let redis = Redis::connect(&config.store, &config.prefix, StoreTime::Own, &metrics).await?;
+    let rabbit = Rabbit::connect(&config.broker, &config.prefix, &worker, ids.clone(), &metrics).await?;
     info!(worker = &*worker, model = llm.name(), concurrency = config.run.concurrency, "{worker} started, model {}", llm.name());
-    let env = Env { clock: Clock::System, ids, broker: Broker::Rabbit(rabbit), store: Store::Redis(redis), llm, worker };
-    Ok(Some((Started { env, config, stop }, prepared)))
+    let env = Env { clock: Clock::System, ids, broker: Broker::Rabbit(rabbit), store: Store::Redis(redis), llm, metrics, worker };
+    Ok(Some((Started { env, config, stop }, prepared, listener)))
 }

@@ -134,6 +134,11 @@ macro_rules! name_of {
 }
 
 impl Store {
+    /// Whether the store answers.
+    pub async fn ping(&self) -> Result<(), StoreError> {
+        verb!(self, None, ping())
+    }
+
     /// Creates the run, or answers with the existing one. Writes the hints first, so that a crash in between loses nothing.
     pub async fn open_run(&self, run: &RunId, new: &NewRun) -> Result<Opened, StoreError> {
         let opened = verb!(self, Some(run), open_run(run, new))?;

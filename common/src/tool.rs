@@ -26,6 +26,9 @@ pub struct ToolCall {
     pub arguments: Value,
 }
 
+/// The names of all tools that there are.
+pub const NAMES: [&str; 3] = ["calculate", "search", "analyze"];
+
 /// The tools that every executor has; `search` only where a folder to search is configured.
 ///
 /// The schemas are plain on purpose: an object of scalars and one list, no `oneOf`, so that small models and strict structured

@@ -9,11 +9,13 @@ use std::time::Duration;
 
 use futures::FutureExt;
 use tokio::task::JoinSet;
-use tokio::time::{sleep, timeout};
+use tokio::time::{Instant, sleep, timeout};
 use tokio_util::sync::CancellationToken;
 
 use crate::broker::{Broker, Delivery, Envelope};
+use crate::env::Env;
 use crate::message::Queue;
+use crate::metrics::{Metrics, Settled};
 
 /// What became of a message.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -40,13 +42,13 @@ pub enum Outcome {
 ///
 /// After `stop` nothing new is taken; handlers that run may finish within `grace`. Those that do not are dropped where they stand, and
 /// those that wait for a retry at once: their messages come back.
-pub async fn work<H, F>(broker: &Broker, queue: Queue, concurrency: u16, grace: Duration, stop: CancellationToken, handle: H)
+pub async fn work<H, F>(env: &Env, queue: Queue, concurrency: u16, grace: Duration, stop: CancellationToken, handle: H)
 where
     H: Fn(Envelope, bool) -> F + Clone + Send + Sync + 'static,
     F: Future<Output = Outcome> + Send + 'static,
 {
     let concurrency = concurrency.max(1);
-    let mut consumer = broker.consume(queue, concurrency);
+    let mut consumer = env.broker.consume(queue, concurrency);
     let mut running = JoinSet::new();
     loop {
         tokio::select! {
@@ -54,7 +56,7 @@ where
             () = stop.cancelled() => break,
             Some(ended) = running.join_next() => report(ended),
             delivery = consumer.next(), if running.len() < usize::from(concurrency) => {
-                running.spawn(attend(broker.clone(), queue, delivery, handle.clone(), stop.clone()));
+                running.spawn(attend(env.clone(), queue, delivery, handle.clone(), stop.clone()));
             }
         }
     }
@@ -75,30 +77,62 @@ where
     }
 }
 
+/// A message in hand, as the metrics see it. Dropped before it is settled, it goes back to the broker.
+struct InHand {
+    metrics: Metrics,
+    queue: Queue,
+    since: Instant,
+    settled: Settled,
+}
+
+impl InHand {
+    fn take(env: &Env, queue: Queue, delivery: &Delivery) -> Self {
+        if let Some(published_ms) = delivery.published_ms().filter(|_| !delivery.redelivered()) {
+            // Clocks of two machines: what seems to come from the future has just been published.
+            let wait = env.clock.now_ms().saturating_sub(published_ms);
+            env.metrics.waited(queue, Duration::from_millis(wait));
+        }
+        env.metrics.in_hand(queue, 1);
+        Self { metrics: env.metrics.clone(), queue, since: Instant::now(), settled: Settled::Returned }
+    }
+}
+
+impl Drop for InHand {
+    fn drop(&mut self) {
+        self.metrics.in_hand(self.queue, -1);
+        self.metrics.settled(self.queue, self.settled);
+        self.metrics.handled(self.queue, self.since.elapsed());
+    }
+}
+
 /// Handles one delivery until it is settled, or has to be given back.
-async fn attend<H, F>(broker: Broker, queue: Queue, delivery: Delivery, handle: H, stop: CancellationToken)
+async fn attend<H, F>(env: Env, queue: Queue, delivery: Delivery, handle: H, stop: CancellationToken)
 where
     H: Fn(Envelope, bool) -> F,
     F: Future<Output = Outcome>,
 {
+    let mut hand = InHand::take(&env, queue, &delivery);
     let mut redelivered = delivery.redelivered();
     loop {
         let message = delivery.envelope().clone();
         // Nothing that the handler left half-done is looked at after a panic: the message is parked.
         let handled = AssertUnwindSafe(async { handle(message, redelivered).await }).catch_unwind().await;
-        match handled {
+        let why = match handled {
             Ok(Outcome::Done) => {
                 let message_id = delivery.envelope().message_id.clone();
-                if !delivery.ack().await {
+                if delivery.ack().await {
+                    hand.settled = Settled::Done;
+                } else {
                     tracing::debug!(message_id, "message {message_id} could not be acknowledged and will come back");
                 }
                 return;
             }
-            Ok(Outcome::Park { why }) => return park(&broker, queue, delivery, &why).await,
-            Err(panic) => return park(&broker, queue, delivery, &format!("handler panicked: {}", text_of(&*panic))).await,
+            Ok(Outcome::Park { why }) => why,
+            Err(panic) => format!("handler panicked: {}", text_of(&*panic)),
             Ok(Outcome::Retry { after, why }) => {
                 let message_id = &delivery.envelope().message_id;
                 tracing::debug!(message_id, why, "message {message_id} is handled again");
+                hand.metrics.settled(queue, Settled::Retried);
                 // Who holds its slot by now may be somebody to whom the broker has given the message since: not to be taken over.
                 redelivered = false;
                 tokio::select! {
@@ -106,18 +140,23 @@ where
                     () = stop.cancelled() => return,
                     () = sleep(after) => {}
                 }
+                continue;
             }
+        };
+        if park(&env.broker, queue, delivery, &why).await {
+            hand.settled = Settled::Parked;
         }
+        return;
     }
 }
 
-async fn park(broker: &Broker, queue: Queue, delivery: Delivery, why: &str) {
+/// Makes the message a dead letter; says whether that is done.
+async fn park(broker: &Broker, queue: Queue, delivery: Delivery, why: &str) -> bool {
     let message_id = delivery.envelope().message_id.clone();
     if queue == Queue::Dead {
         // There is no queue behind this one: a dead letter that cannot be handled would only go round and round.
         tracing::error!(message_id, why, "dead letter {message_id} is dropped: {why}");
-        let _comes_back_if_not = delivery.ack().await;
-        return;
+        return delivery.ack().await;
     }
     let parked = delivery.park(broker, why).await;
     if parked {
@@ -125,6 +164,7 @@ async fn park(broker: &Broker, queue: Queue, delivery: Delivery, why: &str) {
     } else {
         tracing::warn!(message_id, why, "message {message_id} could not be parked and will come back");
     }
+    parked
 }
 
 /// A handler's panic is caught where it happens; what is left is a panic of this file.

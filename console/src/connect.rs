@@ -9,6 +9,7 @@ use common::clock::Clock;
 use common::config::Config;
 use common::id::RunId;
 use common::ids::Ids;
+use common::metrics::Metrics;
 use common::store::redis::Redis;
 use common::store::{Store, StoreTime};
 use tokio::time::Instant;
@@ -22,13 +23,13 @@ const APPEARANCE_LOOK: Duration = Duration::from_millis(100);
 
 /// A client of the store.
 pub(crate) async fn client(config: &Config) -> Result<Client, Failure> {
-    let redis = Redis::connect(&config.store, &config.prefix, StoreTime::Own).await?;
+    let redis = Redis::connect(&config.store, &config.prefix, StoreTime::Own, &Metrics::new("planrelay")).await?;
     Ok(Client::new(Store::Redis(redis), Ids::random(), Clock::System))
 }
 
 /// The broker, for publishing.
 pub(crate) async fn broker(config: &Config) -> Result<Broker, Failure> {
-    let rabbit = Rabbit::connect(&config.broker, &config.prefix, "planrelay", Ids::random()).await?;
+    let rabbit = Rabbit::connect(&config.broker, &config.prefix, "planrelay", Ids::random(), &Metrics::new("planrelay")).await?;
     Ok(Broker::Rabbit(rabbit))
 }
 

@@ -9,6 +9,7 @@ use common::limits::BUDGET_BUSY_WAIT;
 use common::llm::{Judged, LlmError, ModelCall, Move, Turn};
 use common::message::StepMessage;
 use common::meter::{Denied, Meter, Need};
+use common::metrics::Purpose;
 use common::plan::Step;
 use common::reference::resolve;
 use common::run::{Outcome, Usage, Verdict};
@@ -241,6 +242,7 @@ impl<'a> Attempt<'a> {
             "error": called.output.as_ref().err(),
         });
         self.account.events.push(EventDraft::new(EventType::ToolCalled, data));
+        self.executor.env.metrics.tool_called(&call.tool, called.output.is_ok());
         if called.output.is_ok() {
             self.tool = Some(call.tool.clone());
         }
@@ -252,7 +254,7 @@ impl<'a> Attempt<'a> {
         for call in calls {
             self.usage += call.usage;
         }
-        self.account.add(calls, "act");
+        self.account.add(calls, Purpose::Act.as_str());
     }
 
     /// Counts a tool call that was replayed from the journal, so that later calls keep their keys.

@@ -17,6 +17,9 @@ pub mod turns;
 use tool::Toolbox;
 
 /// What every step needs beside its message.
+/// What it consumes.
+pub const QUEUES: [Queue; 1] = [Queue::Steps];
+
 #[derive(Clone)]
 pub struct Executor {
     /// The world.
@@ -35,7 +38,7 @@ pub async fn run(env: Env, config: &Config, tools: Toolbox, stop: CancellationTo
     let executor = Executor { env: env.clone(), config: config.run.clone(), tools, drain };
     // The worker waits a little longer than the lease holder, which gives unfinished steps back by itself.
     let grace = config.run.shutdown_grace + common::limits::RELEASE_MARGIN;
-    worker::work(&env.broker, Queue::Steps, config.run.concurrency, grace, stop, move |envelope, redelivered| {
+    worker::work(&env, Queue::Steps, config.run.concurrency, grace, stop, move |envelope, redelivered| {
         let executor = executor.clone();
         async move { step::handle(&executor, &envelope, redelivered).await }
     })

@@ -7,5 +7,7 @@ use executor::tool::Toolbox;
 
 fn main() -> ExitCode {
     let prepare = |config: &common::config::Config| Toolbox::builtin(&config.tools);
-    service("executor", prepare, async |Started { env, config, stop }, tools| executor::run(env, &config, tools, stop).await)
+    service("executor", &executor::QUEUES, prepare, async |Started { env, config, stop }, tools| {
+        executor::run(env, &config, tools, stop).await
+    })
 }

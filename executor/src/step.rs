@@ -9,6 +9,7 @@ use common::id::Slot;
 use common::lease::{self, Ended};
 use common::limits::{CLAIMS_MAX, PARKS_MAX, RESULT_BYTES_MAX, RETRY_BACKOFF_MAX, RETRY_BACKOFF_MIN};
 use common::message::{self, StepMessage};
+use common::metrics::AttemptEnd;
 use common::recorded;
 use common::relay::{self, Trace};
 use common::run::{Outcome as StepOutcome, StepRecord, Usage};
@@ -58,7 +59,9 @@ async fn claim_and_run(
         lease: executor.config.lease,
         worker: &env.worker,
     };
-    match recorded!(env, env.store.claim(run, &request))? {
+    let claimed = recorded!(env, env.store.claim(run, &request))?;
+    env.metrics.claimed(request.slot, &claimed);
+    match claimed {
         Claimed::Execute(claim) => run_claimed(executor, &hand, *claim).await,
         Claimed::Poisoned(claim) => {
             let why = format!("{CLAIMS_MAX} executors ended while they ran this step");
@@ -100,8 +103,14 @@ async fn run_claimed(executor: &Executor, hand: &InHand<'_>, claim: Claim) -> Re
             Ok(Outcome::Done)
         }
         // Whoever holds the step now has a message of its own, or this very one came back to it.
-        Ended::Lost => Ok(Outcome::Done),
-        Ended::Released => Ok(Outcome::Retry { after: Duration::ZERO, why: "the executor stops".to_owned() }),
+        Ended::Lost => {
+            env.metrics.attempted(AttemptEnd::Lost);
+            Ok(Outcome::Done)
+        }
+        Ended::Released => {
+            env.metrics.attempted(AttemptEnd::Released);
+            Ok(Outcome::Retry { after: Duration::ZERO, why: "the executor stops".to_owned() })
+        }
     }
 }
 
@@ -142,7 +151,10 @@ async fn conclude(executor: &Executor, hand: &InHand<'_>, claim: &Claim, work: W
             let oversized = oversized(&done.result);
             return end(executor, hand, claim, work, oversized).await;
         }
-        Err(Failure::Lost) => return Ok(()),
+        Err(Failure::Lost) => {
+            executor.env.metrics.attempted(AttemptEnd::Lost);
+            return Ok(());
+        }
         Err(Failure::Transient(why)) if more => (Again::Retry, backed_off(), why.clone()),
         Err(Failure::Judged { retryable: true, why, .. }) if more => (Again::Anew(work.anew), backed_off(), why.clone()),
         Err(Failure::RateLimited { after, why }) if claim.parks < PARKS_MAX => {
@@ -198,13 +210,17 @@ async fn end(executor: &Executor, hand: &InHand<'_>, claim: &Claim, work: Work, 
     account.events.push(EventDraft::new(EventType::StepFinished, data));
     match recorded!(env, env.store.report(run, step, claim.epoch, &record, &account))? {
         Reported::Recorded(owed) => {
+            env.metrics.attempted(AttemptEnd::Reported);
+            env.metrics.step_ended(&record);
             info!(run_id = %run, step = %step, outcome = outcome.as_str(), duration_ms, "run {run} step {step}: {}", outcome.as_str());
             tell(executor, hand, outcome, owed).await;
         }
         Reported::Stale => {
+            env.metrics.attempted(AttemptEnd::Lost);
             debug!(run_id = %run, step = %step, "run {run} step {step}: lost to another executor, outcome dropped")
         }
         Reported::Finished(status) => {
+            env.metrics.attempted(AttemptEnd::Lost);
             debug!(run_id = %run, step = %step, "run {run} step {step}: run is {}, outcome dropped", status.as_str())
         }
     }
@@ -229,7 +245,9 @@ async fn give_back(
     let slot = Slot::Step(step);
     let retried = recorded!(env, env.store.retry(run, slot, claim.epoch, again.clone(), after, &account))?;
     info!(run_id = %run, step = %step, attempt = claim.attempt, "run {run} step {step}: again in {after:?}: {why}");
-    if let (Held::Kept, owed) = retried {
+    let (held, owed) = retried;
+    env.metrics.attempted(if held == Held::Kept { (&again).into() } else { AttemptEnd::Lost });
+    if held == Held::Kept {
         tell(executor, hand, StepOutcome::Failed, owed).await;
     }
     Ok(())

@@ -3,6 +3,7 @@
 
 use common::limits::{TOOL_CALLS_PER_TURN_MAX, TOOL_TURNS_MAX};
 use common::llm::{Failed, Judged, Move, StepTask, Turn};
+use common::metrics::Purpose;
 use common::recorded;
 use common::run::Usage;
 use common::store::{Account, Held};
@@ -107,7 +108,10 @@ impl Attempt<'_> {
             turns,
             last,
         };
-        let reply = match self.executor.env.llm.act(&task).await {
+        let env = &self.executor.env;
+        let answered = env.llm.act(&task).await;
+        env.metrics.asked(Purpose::Act, env.llm.name(), &answered);
+        let reply = match answered {
             Ok(reply) => reply,
             Err(Failed { error, calls }) => {
                 self.asked(&calls);

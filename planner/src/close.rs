@@ -21,6 +21,7 @@ pub async fn close(planner: &Planner, run: &RunId, slot: Slot, why: &str) -> Res
     let request =
         ClaimRequest { slot, message_id: &id, redelivered: false, nonce: &id, attempt: None, lease, worker: &env.worker };
     let claimed = recorded!(env, env.store.claim(run, &request))?;
+    env.metrics.claimed(slot, &claimed);
     let claim = match claimed {
         Claimed::Poisoned(claim) | Claimed::Execute(claim) => claim,
         // An earlier try may have died between the end of the run and its reply.
@@ -47,7 +48,11 @@ async fn close_step(planner: &Planner, run: &RunId, step: StepNumber, claim: &Cl
         StepRecord { worker: Some(env.worker.to_string()), ..StepRecord::without_result(Outcome::Failed, why.to_owned()) };
     let data = json!({"outcome": record.outcome, "error": why, "duration_ms": 0, "worker": &*env.worker});
     let account = Account { events: vec![EventDraft::new(EventType::StepFinished, data)], ..Account::default() };
-    match recorded!(env, env.store.report(run, step, claim.epoch, &record, &account))? {
+    let reported = recorded!(env, env.store.report(run, step, claim.epoch, &record, &account))?;
+    if matches!(reported, Reported::Recorded(_)) {
+        env.metrics.step_ended(&record);
+    }
+    match reported {
         Reported::Recorded(Owed::Summary) => relay::completion(env, None, run, 1).await,
         Reported::Recorded(Owed::Planner) => relay::report(env, None, run, step, Outcome::Failed).await,
         Reported::Recorded(Owed::Nothing) | Reported::Stale | Reported::Finished(_) => {}

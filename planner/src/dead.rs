@@ -22,6 +22,7 @@ pub async fn handle(planner: &Planner, envelope: &Envelope) -> Outcome {
         |text: &Option<String>| -> String { text.as_deref().unwrap_or("unknown").chars().take(REASON_CHARS_MAX).collect() };
     let (reason, origin) = (known(&envelope.reason), known(&envelope.origin));
     let body: String = String::from_utf8_lossy(&envelope.body).chars().take(DEAD_LETTER_CHARS_KEPT).collect();
+    env.metrics.dead_letter(named(envelope));
     warn!(message_id = envelope.message_id, origin, reason, "dead letter from {origin}: {reason}");
     let letter = json!({
         "at_ms": env.clock.now_ms(),
@@ -128,11 +129,15 @@ fn letter(envelope: &Envelope) -> Letter {
     letter.unwrap_or(Letter::Foreign)
 }
 
+/// The queue that the letter says it comes from, if it is one of ours.
+fn named(envelope: &Envelope) -> Option<Queue> {
+    let origin = envelope.origin.as_deref().unwrap_or_default();
+    Queue::ALL.into_iter().find(|queue| origin.ends_with(&queue.name("")))
+}
+
 /// The queue that the letter would come from again: by its name, or else by what is published there.
 fn queue(envelope: &Envelope) -> Queue {
-    let origin = envelope.origin.as_deref().unwrap_or_default();
-    let known = Queue::ALL.into_iter().find(|queue| origin.ends_with(&queue.name("")));
-    known.unwrap_or(match envelope.kind.as_str() {
+    named(envelope).unwrap_or(match envelope.kind.as_str() {
         "step" => Queue::Steps,
         "report" => Queue::Reports,
         "completion" => Queue::Completions,

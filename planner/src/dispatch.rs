@@ -15,7 +15,9 @@ pub async fn dispatch(planner: &Planner, trace: Trace<'_>, run: &RunId, token: &
     let taken = recorded!(env, env.store.take_ready(run, token))?;
     if !taken.steps.is_empty() {
         debug!(run_id = %run, steps = taken.steps.len(), "run {run}: dispatching {} steps", taken.steps.len());
+        let steps = taken.steps.len();
         relay::steps(env, trace, run, taken.steps).await;
+        env.metrics.dispatched(steps);
     }
     if taken.plan {
         // Planning takes its time: it belongs to a message of its own, so that dispatch never waits for a model.

@@ -23,6 +23,9 @@ pub mod replanning;
 pub mod report;
 pub mod wakeup;
 
+/// What it consumes.
+pub const QUEUES: [Queue; 4] = [Queue::Objectives, Queue::Reports, Queue::Controls, Queue::Dead];
+
 /// What every handler needs.
 #[derive(Clone)]
 pub struct Planner {
@@ -49,33 +52,32 @@ pub async fn run(env: Env, config: &Config, stop: CancellationToken) -> anyhow::
     let drain = Drain { stop: stop.clone(), grace: config.run.shutdown_grace };
     let tools = builtin(config.tools.search_dir.is_some());
     let planner = Planner { env: env.clone(), config: config.run.clone(), tools, drain };
-    let broker = &env.broker;
     let (concurrency, grace) = (config.run.concurrency, config.run.shutdown_grace + RELEASE_MARGIN);
     let on = |planner: &Planner| planner.clone();
     let objectives = {
         let planner = on(&planner);
-        worker::work(broker, Queue::Objectives, concurrency, grace, stop.clone(), move |envelope, redelivered| {
+        worker::work(&env, Queue::Objectives, concurrency, grace, stop.clone(), move |envelope, redelivered| {
             let planner = planner.clone();
             async move { objective::handle(&planner, &envelope, redelivered).await }
         })
     };
     let reports = {
         let planner = on(&planner);
-        worker::work(broker, Queue::Reports, concurrency, grace, stop.clone(), move |envelope, _redelivered| {
+        worker::work(&env, Queue::Reports, concurrency, grace, stop.clone(), move |envelope, _redelivered| {
             let planner = planner.clone();
             async move { report::handle(&planner, &envelope).await }
         })
     };
     let controls = {
         let planner = on(&planner);
-        worker::work(broker, Queue::Controls, concurrency, grace, stop.clone(), move |envelope, _redelivered| {
+        worker::work(&env, Queue::Controls, concurrency, grace, stop.clone(), move |envelope, _redelivered| {
             let planner = planner.clone();
             async move { control::handle(&planner, &envelope).await }
         })
     };
     let dead_letters = {
         let planner = on(&planner);
-        worker::work(broker, Queue::Dead, 1, grace, stop.clone(), move |envelope, _redelivered| {
+        worker::work(&env, Queue::Dead, 1, grace, stop.clone(), move |envelope, _redelivered| {
             let planner = planner.clone();
             async move { dead::handle(&planner, &envelope).await }
         })

@@ -7,5 +7,7 @@ use common::startup::{Started, service};
 
 fn main() -> ExitCode {
     let prepare = |_config: &_| Ok::<(), Infallible>(());
-    service("planner", prepare, async |Started { env, config, stop }, ()| planner::run(env, &config, stop).await)
+    service("planner", &planner::QUEUES, prepare, async |Started { env, config, stop }, ()| {
+        planner::run(env, &config, stop).await
+    })
 }

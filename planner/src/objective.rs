@@ -64,6 +64,7 @@ pub(crate) async fn stamp(planner: &Planner, envelope: &Envelope, mut message: O
     let mut tries = 0;
     while let Err(error) = env.broker.publish(Target::Queue(Queue::Objectives), stamped.clone()).await {
         let wait = backoff(tries, RETRY_BACKOFF_MIN, HANDLE_BACKOFF_MAX, env.ids.fraction());
+        env.metrics.publishing_again();
         warn!(run_id = %run, "run {run}: objective not confirmed, publishing again in {wait:?}: {error}");
         tokio::time::sleep(wait).await;
         tries += 1;
@@ -93,7 +94,10 @@ pub(crate) async fn open(
 ) -> Result<bool, StoreError> {
     let env = &planner.env;
     match recorded!(env, env.store.open_run(run, &new_run(planner, envelope, message)))? {
-        Opened::Created => info!(run_id = %run, "run {run}: opened"),
+        Opened::Created => {
+            env.metrics.run_opened();
+            info!(run_id = %run, "run {run}: opened");
+        }
         Opened::Exists(status) if status.is_final() => {
             // A plan that is owed does not ask for an answer; but the delivery before this one may have died before its reply.
             if redelivered || envelope.kind != relay::PLAN_OWED {

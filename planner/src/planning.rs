@@ -14,6 +14,7 @@ use common::limits::{CLAIMS_MAX, PARKS_MAX, PLAN_REPAIRS_MAX, RETRY_BACKOFF_MAX,
 use common::llm::{Failed, Feedback, LlmError, PlanDraft, PlanTask, RefusedPlan, Reply};
 use common::message::ObjectiveMessage;
 use common::meter::Meter;
+use common::metrics::{PlanKind, Purpose};
 use common::patch::Revision;
 use common::plan::{Plan, check};
 use common::quote::quote;
@@ -65,7 +66,9 @@ pub async fn plan_and_dispatch(
     let lease = planner.config.lease;
     let request =
         ClaimRequest { slot: Slot::Plan, message_id, redelivered, nonce: &nonce, attempt: None, lease, worker: &env.worker };
-    let owed = match recorded!(env, env.store.claim(run, &request))? {
+    let claimed = recorded!(env, env.store.claim(run, &request))?;
+    env.metrics.claimed(Slot::Plan, &claimed);
+    let owed = match claimed {
         Claimed::Execute(claim) => match work(planner, run, &claim).await? {
             Ended::Done(owed) => owed,
             // Somebody else's now, or decided under this very claim, with the reply lost: another look at the message tells.
@@ -162,7 +165,7 @@ async fn make_plan(hand: &InHand<'_>, account: &mut Account) -> Result<(Plan, &'
         };
         let draft = match journaled(hand, round) {
             Some(draft) => draft,
-            None => paid(hand, round, "plan", planner.env.llm.plan(&task).await, account).await?,
+            None => paid(hand, round, Purpose::Plan, planner.env.llm.plan(&task).await, account).await?,
         };
         let complaints = match draft.plan.map_err(|why| vec![why]).and_then(|plan| check(&plan, &rules)) {
             Ok(plan) => return Ok((plan, reason)),
@@ -184,19 +187,20 @@ pub(crate) fn journaled(hand: &InHand<'_>, round: u32) -> Option<PlanDraft> {
 pub(crate) async fn paid(
     hand: &InHand<'_>,
     round: u32,
-    purpose: &str,
+    purpose: Purpose,
     answered: Result<Reply<PlanDraft>, Failed>,
     account: &mut Account,
 ) -> Result<PlanDraft, Failure> {
     let env = &hand.planner.env;
+    env.metrics.asked(purpose, env.llm.name(), &answered);
     let reply = match answered {
         Ok(reply) => reply,
         Err(Failed { error, calls }) => {
-            account.add(&calls, purpose);
+            account.add(&calls, purpose.as_str());
             return Err(Failure::Llm(error));
         }
     };
-    account.add(&reply.calls, purpose);
+    account.add(&reply.calls, purpose.as_str());
     let paid = std::mem::take(account);
     let entry = serde_json::to_string(&reply.value).unwrap_or_default();
     let (epoch, round) = (hand.claim.epoch, round as usize);
@@ -243,6 +247,7 @@ async fn store_plan(hand: &InHand<'_>, plan: Plan, reason: &str, mut account: Ac
     let put = recorded!(env, env.store.put_plan(run, claim.epoch, current, &revision, &note, &[], &account))?;
     match put {
         Put::Stored(owed) => {
+            env.metrics.planned(if current == 0 { PlanKind::First } else { PlanKind::Revision });
             info!(run_id = %run, steps = revision.plan.steps.len(), "run {run}: plan with {} steps", revision.plan.steps.len());
             if let Some(approval) = snapshot.approval {
                 recorded!(env, env.store.wake(run, approval.timeout))?;

@@ -6,6 +6,7 @@ use common::event::{EventDraft, EventType};
 use common::id::{RunId, Slot, StepNumber};
 use common::limits::{PATCH_TRIES_MAX, PLAN_REPAIRS_MAX};
 use common::llm::{RefusedPlan, ReplanTask};
+use common::metrics::{PlanKind, Purpose};
 use common::patch::{self, Decision, Patch, Revision};
 use common::quote::quote;
 use common::recorded;
@@ -59,7 +60,7 @@ async fn try_to_decide(hand: &mut InHand<'_>, account: &mut Account) -> Result<O
                     meter: &hand.meter,
                 };
                 let answered = hand.planner.env.llm.replan(&task).await;
-                paid(hand, round, "replan", answered, account).await?
+                paid(hand, round, Purpose::Replan, answered, account).await?
             }
         };
         let fitted = match draft.plan {
@@ -124,7 +125,11 @@ async fn revise(hand: &InHand<'_>, patch: &Patch, revision: &Revision, mut accou
     account.events.push(EventDraft::new(EventType::PlanStored, data));
     let quote = quote(&revision.plan, request.options.respond, &planner.tools);
     let note = PlanNote { reason: reason.clone(), diff: Some(diff), quote: Some(quote) };
-    recorded!(env, env.store.put_plan(run, claim.epoch, current, revision, &note, &snapshot.news, &account))
+    let put = recorded!(env, env.store.put_plan(run, claim.epoch, current, revision, &note, &snapshot.news, &account))?;
+    if matches!(put, Put::Stored(_)) {
+        env.metrics.planned(PlanKind::Revision);
+    }
+    Ok(put)
 }
 
 /// Nothing more can be done: the run ends with what there is.
@@ -154,7 +159,10 @@ pub(crate) async fn keep(
     };
     let counts = snapshot.news.iter().any(failed);
     account.events.push(EventDraft::new(EventType::PlanKept, json!({"reason": reason, "after": snapshot.news})));
-    let (_, owed) = recorded!(env, env.store.keep_plan(run, claim.epoch, &snapshot.news, counts, &account))?;
+    let (held, owed) = recorded!(env, env.store.keep_plan(run, claim.epoch, &snapshot.news, counts, &account))?;
+    if held == Held::Kept {
+        env.metrics.planned(PlanKind::Kept);
+    }
     info!(run_id = %run, "run {run}: the plan stays: {reason}");
     Ok(owed)
 }

@@ -63,6 +63,7 @@ pub async fn advance(planner: &Planner, run: &RunId) -> Result<(), StoreError> {
     match env.store.advance(run).await? {
         Advance::Gone => env.store.settle(run).await,
         Advance::Live { next_look, plan, dispatch, summary } => {
+            env.metrics.looked(plan || dispatch || summary);
             if plan {
                 // Planning takes its time: it belongs to a message, which is bounded and comes back if this process dies.
                 relay::objective(env, run).await?;

@@ -7,6 +7,7 @@ use common::id::{RunId, Slot};
 use common::llm::{self, AnswerTask, Failed, LlmError, ModelCall};
 use common::message::{ObjectiveMessage, Respond};
 use common::meter::Meter;
+use common::metrics::Purpose;
 use common::run::{Halt, HaltKind, Outcome, StepInput, StepView};
 use common::store::{Claim, Snapshot};
 use serde_json::Value;
@@ -45,7 +46,9 @@ pub async fn answer(env: &Env, run: &RunId, claim: &Claim, snapshot: &Snapshot) 
             let meter = Meter::of(env, run, Slot::Summary, claim.epoch, claim.budget);
             let halted = halted.map(|halt| halt.reason.as_str());
             let task = AnswerTask { objective: &view.objective, steps: &inputs, halted, meter: &meter };
-            match env.llm.answer(&task).await {
+            let answered = env.llm.answer(&task).await;
+            env.metrics.asked(Purpose::Answer, env.llm.name(), &answered);
+            match answered {
                 Ok(reply) => {
                     let model = reply.calls.last().map(|call| call.model.clone());
                     Ok(Answer { text: Some(reply.value), model, calls: reply.calls, ..Answer::default() })

@@ -13,6 +13,7 @@ use common::limits::{CLAIMS_MAX, PARKS_MAX, RETRY_BACKOFF_MAX, RETRY_BACKOFF_MIN
 use common::llm::{AnswerTask, Failed, LlmError};
 use common::message::{self, CompletionMessage};
 use common::meter::Meter;
+use common::metrics::Purpose;
 use common::recorded;
 use common::relay;
 use common::run::{Halt, HaltKind};
@@ -42,7 +43,9 @@ async fn summarize(summarizer: &Summarizer, run: &RunId, message_id: &str, redel
     let lease = summarizer.config.lease;
     let request =
         ClaimRequest { slot: Slot::Summary, message_id, redelivered, nonce: &nonce, attempt: None, lease, worker: &env.worker };
-    let claim = match recorded!(env, env.store.claim(run, &request))? {
+    let claimed = recorded!(env, env.store.claim(run, &request))?;
+    env.metrics.claimed(Slot::Summary, &claimed);
+    let claim = match claimed {
         Claimed::Execute(claim) => claim,
         Claimed::Poisoned(claim) => {
             let why = format!("{CLAIMS_MAX} summarizers ended while they wrote the answer");
@@ -102,7 +105,7 @@ async fn fail(
     };
     let data = json!({"error": error.to_string(), "after_ms": millis(after)});
     let mut account = Account::default();
-    account.add(&calls, "answer");
+    account.add(&calls, Purpose::Answer.as_str());
     account.events.push(EventDraft::new(kind, data));
     recorded!(env, env.store.retry(run, Slot::Summary, claim.epoch, again.clone(), after, &account))?;
     info!(run_id = %run, "run {run}: answering again in {after:?}: {error}");
@@ -112,7 +115,7 @@ async fn fail(
 /// Ends the run with its answer, once, and replies to whoever asked for that.
 async fn end(summarizer: &Summarizer, run: &RunId, claim: &Claim, snapshot: &Snapshot, answer: Answer) -> Result<(), StoreError> {
     let mut account = Account::default();
-    account.add(&answer.calls, "answer");
+    account.add(&answer.calls, Purpose::Answer.as_str());
     let Answer { text: final_response, error, model, halt, .. } = answer;
     let ending = Ending { final_response, error, model, halt, ..Ending::default() };
     let held = (Slot::Summary, claim.epoch);

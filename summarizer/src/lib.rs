@@ -13,6 +13,9 @@ use tokio_util::sync::CancellationToken;
 pub mod answer;
 pub mod completion;
 
+/// What it consumes.
+pub const QUEUES: [Queue; 1] = [Queue::Completions];
+
 /// What every handler needs.
 #[derive(Clone)]
 pub struct Summarizer {
@@ -30,7 +33,7 @@ pub async fn run(env: Env, config: &Config, stop: CancellationToken) -> anyhow::
     let summarizer = Summarizer { env: env.clone(), config: config.run.clone(), drain };
     let grace = config.run.shutdown_grace + RELEASE_MARGIN;
     let concurrency = config.run.concurrency;
-    worker::work(&env.broker, Queue::Completions, concurrency, grace, stop, move |envelope, redelivered| {
+    worker::work(&env, Queue::Completions, concurrency, grace, stop, move |envelope, redelivered| {
         let summarizer = summarizer.clone();
         async move { completion::handle(&summarizer, &envelope, redelivered).await }
     })

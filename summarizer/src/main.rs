@@ -7,5 +7,7 @@ use common::startup::{Started, service};
 
 fn main() -> ExitCode {
     let prepare = |_config: &_| Ok::<(), Infallible>(());
-    service("summarizer", prepare, async |Started { env, config, stop }, ()| summarizer::run(env, &config, stop).await)
+    service("summarizer", &summarizer::QUEUES, prepare, async |Started { env, config, stop }, ()| {
+        summarizer::run(env, &config, stop).await
+    })
 }

@@ -26,16 +26,16 @@ mod trap;
 fn main() -> ExitCode {
     let nothing = |_config: &_| Ok::<(), Infallible>(());
     match variable(SERVICE).expect("CRASHING_SERVICE is set").as_str() {
-        "planner" => service("planner", nothing, async |started: Started, ()| {
+        "planner" => service("planner", &planner::QUEUES, nothing, async |started: Started, ()| {
             let (env, _trap) = watched(started.env).await;
             planner::run(env, &started.config, started.stop).await
         }),
-        "executor" => service("executor", nothing, async |started: Started, ()| {
+        "executor" => service("executor", &executor::QUEUES, nothing, async |started: Started, ()| {
             let (env, trap) = watched(started.env).await;
             let tools = tools::toolbox(&started.config.tools, trap)?;
             executor::run(env, &started.config, tools, started.stop).await
         }),
-        "summarizer" => service("summarizer", nothing, async |started: Started, ()| {
+        "summarizer" => service("summarizer", &summarizer::QUEUES, nothing, async |started: Started, ()| {
             let (env, _trap) = watched(started.env).await;
             summarizer::run(env, &started.config, started.stop).await
         }),

@@ -14,6 +14,7 @@ use common::config::BrokerConfig;
 use common::ids::Ids;
 use common::limits::DELIVERY_LIMIT;
 use common::message::Queue;
+use common::metrics::Metrics;
 use futures::FutureExt;
 use support::stack::amqp_url;
 use support::stores::unique_prefix;
@@ -51,7 +52,9 @@ async fn on_memory<F: Future<Output = ()>>(case: impl FnOnce(Place) -> F) {
 async fn on_rabbit<F: Future<Output = ()>>(case: impl FnOnce(Place) -> F) {
     let prefix = unique_prefix();
     let config = config(&[&amqp_url()]);
-    let rabbit = Rabbit::connect(&config, &prefix, "test", Ids::random()).await.expect("these tests need RabbitMQ at AMQP_URL");
+    let rabbit = Rabbit::connect(&config, &prefix, "test", Ids::random(), &Metrics::new("test"))
+        .await
+        .expect("these tests need RabbitMQ at AMQP_URL");
     let broker = Broker::Rabbit(rabbit);
     let place = Place { broker: broker.clone(), prefix: prefix.clone() };
     let ended = AssertUnwindSafe(timeout(PATIENCE, case(place))).catch_unwind().await;

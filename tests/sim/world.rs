@@ -11,6 +11,7 @@ use common::env::Env;
 use common::ids::Ids;
 use common::llm::{Llm, Model};
 use common::message::{Command, Queue};
+use common::metrics::Metrics;
 use common::seam::{Seam, Watched};
 use common::store::Store;
 use executor::tool::Toolbox;
@@ -339,6 +340,7 @@ impl World {
             broker: Broker::Watched(Watched::new(self.broker.clone(), Arc::clone(&seam) as Arc<dyn Seam>)),
             store: Store::Watched(Watched::new(self.store.clone(), Arc::clone(&seam) as Arc<dyn Seam>)),
             llm: Llm::Scripted(Arc::new(SimModel(Arc::clone(&seam))) as Arc<dyn Model>),
+            metrics: Metrics::new("test"),
             worker: format!("{service:?}-{process}.{life}").to_lowercase().into(),
         };
         let (stop, config) = (CancellationToken::new(), self.config.clone());

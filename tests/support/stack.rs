@@ -7,6 +7,7 @@ use std::time::Duration;
 use common::config::StoreConfig;
 use common::id::RunId;
 use common::message::Queue;
+use common::metrics::Metrics;
 use common::run::RunDocument;
 use common::store::redis::Redis;
 use common::store::{Store, StoreTime};
@@ -86,7 +87,8 @@ impl Stack {
         ];
         all.extend(settings.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())));
         let config = StoreConfig { urls: redis_url.split(',').map(|url| url.to_owned().into()).collect() };
-        let redis = Redis::connect(&config, &prefix, StoreTime::Own).await.expect("tests need Redis at REDIS_URL");
+        let redis =
+            Redis::connect(&config, &prefix, StoreTime::Own, &Metrics::new("test")).await.expect("tests need Redis at REDIS_URL");
         let logs = tempfile::tempdir().expect("a folder for logs");
         let (amqp_url, redis_url) = (amqp_url.to_owned(), redis_url.to_owned());
         let (connected, started) = (Mutex::default(), std::cell::Cell::new(0));

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use common::config::StoreConfig;
 use common::id::RunId;
 use common::ids::Ids;
+use common::metrics::Metrics;
 use common::store::memory::{Kept, Memory};
 use common::store::redis::Redis;
 use common::store::{Store, StoreTime};
@@ -26,7 +27,7 @@ pub fn unique_prefix() -> String {
 
 /// Redis under a prefix of its own; a test that cannot reach it fails. Delete its keys with [`Redis::delete_all`].
 pub async fn redis(time: StoreTime) -> Redis {
-    Redis::connect(&redis_config(), &unique_prefix(), time).await.expect("tests need Redis at REDIS_URL")
+    Redis::connect(&redis_config(), &unique_prefix(), time, &Metrics::new("test")).await.expect("tests need Redis at REDIS_URL")
 }
 
 /// The keys of a run in Redis with their time to live, in milliseconds; -1 for one that does not expire.

@@ -7,13 +7,16 @@ use common::broker::rabbit::Rabbit;
 use common::broker::{Broker, memory};
 use common::client::Client;
 use common::clock::Clock;
-use common::config::{BrokerConfig, Config, LlmConfig, LogConfig, LogFormat, ModelChoice, RunConfig, StoreConfig, ToolConfig};
+use common::config::{
+    BrokerConfig, Config, HttpConfig, LlmConfig, LogConfig, LogFormat, ModelChoice, RunConfig, StoreConfig, ToolConfig,
+};
 use common::env::Env;
 use common::event::Event;
 use common::id::RunId;
 use common::ids::Ids;
 use common::llm::Llm;
 use common::message::{ControlMessage, ControlReply, ObjectiveMessage};
+use common::metrics::Metrics;
 use common::run::{RunDocument, RunView};
 use common::store::redis::Redis;
 use common::store::{Store, StoreTime};
@@ -56,6 +59,7 @@ pub fn config() -> Config {
         llm: llm_config("http://127.0.0.1:9/v1"),
         run: RunConfig { shutdown_grace: Duration::from_millis(100), ..RunConfig::default() },
         tools: ToolConfig::default(),
+        http: HttpConfig::default(),
         log: LogConfig { filter: "warn".to_owned(), format: LogFormat::Text },
     }
 }
@@ -73,6 +77,13 @@ pub fn llm_config(base_url: &str) -> LlmConfig {
         timeout: Duration::from_secs(2),
         prices: std::collections::BTreeMap::new(),
     }
+}
+
+/// A world around a broker, with a store in memory and no model.
+pub fn env(broker: Broker) -> Env {
+    let store = stores::memory(StoreTime::Own);
+    let (clock, ids, metrics) = (Clock::System, Ids::random(), Metrics::new("test"));
+    Env { clock, ids, broker, store, llm: Llm::Offline, metrics, worker: "test".into() }
 }
 
 fn builtin(config: &Config) -> Toolbox {
@@ -105,7 +116,7 @@ impl World {
     async fn on_servers_without_executor(llm: Llm, config: &Config) -> Self {
         let redis = stores::redis(StoreTime::Own).await;
         let broker_config = BrokerConfig { urls: vec![amqp_url().into()] };
-        let rabbit = Rabbit::connect(&broker_config, redis.prefix(), "test", Ids::random()).await;
+        let rabbit = Rabbit::connect(&broker_config, redis.prefix(), "test", Ids::random(), &Metrics::new("test")).await;
         let broker = Broker::Rabbit(rabbit.expect("these tests need RabbitMQ at AMQP_URL"));
         let mut world = Self::start(broker, Store::Redis(redis.clone()), llm, config, Clock::System);
         world.real = Some(redis);
@@ -133,7 +144,7 @@ impl World {
     fn start(broker: Broker, store: Store, llm: Llm, config: &Config, clock: Clock) -> Self {
         let ids = Ids::random();
         let client = Client::new(store.clone(), ids.clone(), clock);
-        let env = Env { clock, ids, broker, store, llm, worker: "test".into() };
+        let env = Env { clock, ids, store, llm, ..env(broker) };
         let stop = CancellationToken::new();
         let mut services = JoinSet::new();
         let config = Arc::new(config.clone());

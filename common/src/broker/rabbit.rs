@@ -24,6 +24,7 @@ use crate::config::BrokerConfig;
 use crate::ids::Ids;
 use crate::limits::{CONFIRM_TIMEOUT, CONFIRM_WINDOW, CONNECT_TIMEOUT};
 use crate::message::Queue;
+use crate::metrics::Metrics;
 use crate::tasks::Tasks;
 
 mod address;
@@ -42,6 +43,7 @@ pub struct Rabbit {
     clock: Clock,
     publishing: Arc<Link>,
     consuming: Arc<Link>,
+    metrics: Metrics,
     /// Publications to our own queues.
     own: Lane,
     /// Publications to queues that submitters named.
@@ -60,8 +62,15 @@ impl fmt::Debug for Rabbit {
 impl Rabbit {
     /// Connects to the first host that answers and declares the queues of `prefix`. `name` is what the broker shows for the
     /// connections; `random` gives jitter. Fails at once when that is not possible; connections that are lost later are made again.
-    pub async fn connect(config: &BrokerConfig, prefix: &str, name: &str, random: Ids) -> Result<Arc<Self>, ConnectError> {
-        let link = |suffix: &str| Link::new(config, prefix, &format!("{name} ({suffix})"), &Queue::ALL, &random).map(Arc::new);
+    pub async fn connect(
+        config: &BrokerConfig,
+        prefix: &str,
+        name: &str,
+        random: Ids,
+        metrics: &Metrics,
+    ) -> Result<Arc<Self>, ConnectError> {
+        let link =
+            |suffix: &str| Link::new(config, prefix, &format!("{name} ({suffix})"), &Queue::ALL, &random, metrics).map(Arc::new);
         let (publishing, consuming) = (link("publish")?, link("consume")?);
         drop(publishing.channel().await?);
         let (own, own_jobs) = Lane::new(&publishing, CONFIRM_WINDOW);
@@ -74,13 +83,13 @@ impl Rabbit {
                 closing.run_until_cancelled(lane).await;
             });
         }
-        let (prefix, clock, feeds) = (prefix.to_owned(), Clock::System, Mutex::default());
-        Ok(Arc::new(Self { prefix, clock, publishing, consuming, own, foreign, _lanes: lanes, feeds, closing }))
+        let (prefix, clock, feeds, metrics) = (prefix.to_owned(), Clock::System, Mutex::default(), metrics.clone());
+        Ok(Arc::new(Self { prefix, clock, publishing, consuming, metrics, own, foreign, _lanes: lanes, feeds, closing }))
     }
 
     /// Deletes every queue of `prefix`, with what is in them. For tests.
     pub async fn delete_queues(config: &BrokerConfig, prefix: &str) -> Result<(), ConnectError> {
-        let link = Link::new(config, prefix, "delete queues", &[], &Ids::random())?;
+        let link = Link::new(config, prefix, "delete queues", &[], &Ids::random(), &Metrics::new("none"))?;
         let channel = link.channel().await?;
         let deleted = topology::delete(&channel, prefix).await;
         link.close().await;
@@ -88,7 +97,7 @@ impl Rabbit {
     }
 
     pub(super) async fn publish_all(&self, batch: Vec<(Target, Envelope)>) -> Result<(), PublishError> {
-        let now_secs = self.clock.now_ms() / 1000;
+        let now_ms = self.clock.now_ms();
         let mut waiting: VecDeque<(&Lane, Receipt)> = VecDeque::new();
         let mut verdict = Ok(());
         for (target, envelope) in batch {
@@ -105,7 +114,7 @@ impl Rabbit {
                 Target::Queue(queue) => (&self.own, queue.name(&self.prefix)),
                 Target::Named(queue) => (&self.foreign, queue),
             };
-            match lane.send(&queue, envelope, now_secs).await {
+            match lane.send(&queue, envelope, now_ms).await {
                 Ok(receipt) => waiting.push_back((lane, receipt)),
                 Err(error) => verdict = worse(verdict, Err(error)),
             }
@@ -117,9 +126,8 @@ impl Rabbit {
     }
 
     pub(super) fn consume(this: &Arc<Self>, queue: Queue, prefetch: u16) -> RabbitConsumer {
-        let name = queue.name(&this.prefix);
         // A prefetch of 0 would mean no limit.
-        let (consumer, feed) = consume::pair(Arc::clone(this), name, prefetch.max(1));
+        let (consumer, feed) = consume::pair(Arc::clone(this), queue, prefetch.max(1));
         this.feeds.lock().unwrap_or_else(PoisonError::into_inner).spawn(feed.run());
         consumer
     }
@@ -136,6 +144,11 @@ impl Rabbit {
             Ok(Err(error)) => Err(unknown(error.to_string())),
             Err(_elapsed) => Err(unknown(format!("no answer within {} s", CONFIRM_TIMEOUT.as_secs()))),
         }
+    }
+
+    /// Why there is no connection, if there is none.
+    pub(super) fn trouble(&self) -> Option<String> {
+        self.publishing.trouble().or_else(|| self.consuming.trouble())
     }
 
     pub(super) async fn close(&self) {

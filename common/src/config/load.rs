@@ -13,8 +13,8 @@ use crate::store::{ApprovalRule, ApprovalTimeout};
 use super::prices;
 use super::settings::{OPENAI_BASE_URL, SETTINGS, split_urls};
 use super::{
-    BrokerConfig, Config, LlmConfig, Loaded, LogConfig, LogFormat, ModelChoice, RunConfig, StoreConfig, ToolConfig, ValueSource,
-    print,
+    BrokerConfig, Config, HttpConfig, LlmConfig, Loaded, LogConfig, LogFormat, ModelChoice, RunConfig, StoreConfig, ToolConfig,
+    ValueSource, print,
 };
 
 /// The file that is read without being named, when it is there.
@@ -355,6 +355,7 @@ fn assemble(texts: &Texts<'_>) -> Config {
             shutdown_grace: texts.seconds("shutdown_grace_secs"),
         },
         tools: ToolConfig { search_dir: texts.optional("search_dir").map(PathBuf::from) },
+        http: HttpConfig { listen: texts.text("http").parse().ok(), token: texts.optional("api_token").map(SecretString::from) },
         log: LogConfig {
             filter: texts.text("log").to_owned(),
             format: if texts.text("log_format") == "json" { LogFormat::Json } else { LogFormat::Text },

@@ -19,6 +19,7 @@ pub fn print_config(loaded: &Loaded) -> String {
                 | Kind::Urls(_)
                 | Kind::HttpUrl
                 | Kind::Choice(_)
+                | Kind::Address
                 | Kind::Folder
                 | Kind::Filter
                 | Kind::Prices => {
@@ -41,9 +42,14 @@ pub fn settings_markdown() -> String {
             Kind::Choice(words) => format!("; one of `{}`", words.join("`, `")),
             Kind::Whole(min, max) => format!("; {min} to {max}"),
             Kind::Seconds(min, max) => format!(", in seconds; {min} to {max}"),
-            Kind::Text | Kind::Prefix | Kind::Urls(_) | Kind::HttpUrl | Kind::Folder | Kind::Filter | Kind::Prices => {
-                String::new()
-            }
+            Kind::Text
+            | Kind::Prefix
+            | Kind::Urls(_)
+            | Kind::HttpUrl
+            | Kind::Address
+            | Kind::Folder
+            | Kind::Filter
+            | Kind::Prices => String::new(),
         };
         let Setting { variable, key, meaning, .. } = setting;
         // Writing to a String cannot fail.
@@ -62,6 +68,7 @@ pub(super) fn shown(setting: &'static Setting, text: String, source: ValueSource
         | Kind::Choice(_)
         | Kind::Whole(..)
         | Kind::Seconds(..)
+        | Kind::Address
         | Kind::Folder
         | Kind::Filter
         | Kind::Prices => text.clone(),

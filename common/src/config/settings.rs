@@ -38,6 +38,8 @@ pub enum Kind {
     Whole(u64, u64),
     /// A whole number of seconds in a range.
     Seconds(u64, u64),
+    /// An IP address and a port.
+    Address,
     /// A path.
     Folder,
     /// A `tracing` filter.
@@ -57,7 +59,7 @@ const fn optional(variable: &'static str, key: &'static str, kind: Kind, meaning
 }
 
 /// Every setting, in the order in which they are explained.
-pub static SETTINGS: [Setting; 26] = [
+pub static SETTINGS: [Setting; 28] = [
     Setting {
         variable: "AMQP_URL",
         key: "amqp_url",
@@ -214,6 +216,21 @@ pub static SETTINGS: [Setting; 26] = [
         Kind::Folder,
         "the folder that the tool `search` reads; without it there is no `search`",
     ),
+    optional(
+        "PLANRELAY_HTTP",
+        "http",
+        Kind::Address,
+        "where a service answers `/healthz`, `/readyz` and `/metrics`, and `planrelay serve` its API: `0.0.0.0:8080`; not set: nowhere",
+    ),
+    Setting {
+        secret: true,
+        ..optional(
+            "PLANRELAY_API_TOKEN",
+            "api_token",
+            Kind::Text,
+            "what callers of the API of `planrelay serve` must send as `Authorization: Bearer …`; not set: nothing",
+        )
+    },
     Setting {
         default: || "info".into(),
         ..optional("PLANRELAY_LOG", "log", Kind::Filter, "what is logged, for example `info,planner=debug`")
@@ -243,6 +260,7 @@ impl Kind {
             Kind::Choice(words) => format!("one of {}", words.join(", ")),
             Kind::Whole(min, max) => format!("a whole number from {min} to {max}"),
             Kind::Seconds(min, max) => format!("a whole number of seconds from {min} to {max}"),
+            Kind::Address => "an address and a port such as 127.0.0.1:8080 or 0.0.0.0:8080".into(),
             Kind::Folder => "a path".into(),
             Kind::Filter => "a filter such as info or info,planner=debug".into(),
             Kind::Prices => {
@@ -259,6 +277,7 @@ impl Kind {
                 (1..=64).contains(&text.len()) && text.bytes().all(|b| b.is_ascii_alphanumeric() || b"._-".contains(&b))
             }
             Kind::Urls(schemes) => split_urls(text).all(|url| is_url(url, schemes)),
+            Kind::Address => text.parse::<std::net::SocketAddr>().is_ok(),
             // The key is the only secret of an endpoint: a password in the URL would end up in logs.
             Kind::HttpUrl => is_url(text, &["http", "https"]) && !text.contains('@'),
             Kind::Choice(words) => words.contains(&text),

@@ -24,6 +24,7 @@ use crate::limits::{
     WAKEUP_SHARDS,
 };
 use crate::meter::Need;
+use crate::metrics::Metrics;
 use crate::patch::Revision;
 use crate::plan::OnFailedDependency;
 use crate::run::{Halt, RunStatus, StepRecord};
@@ -52,8 +53,14 @@ impl Redis {
     /// Connects to `urls` (several: a cluster) and checks that the server keeps what it is given. Fails fast.
     ///
     /// `time` is [`StoreTime::Own`] but in tests.
-    pub async fn connect(config: &crate::config::StoreConfig, prefix: &str, time: StoreTime) -> Result<Self, ConnectError> {
-        Ok(Self { connection: Connection::open(config).await?, prefix: prefix.into(), time, first_shard: Arc::default() })
+    pub async fn connect(
+        config: &crate::config::StoreConfig,
+        prefix: &str,
+        time: StoreTime,
+        metrics: &Metrics,
+    ) -> Result<Self, ConnectError> {
+        let connection = Connection::open(config, metrics).await?;
+        Ok(Self { connection, prefix: prefix.into(), time, first_shard: Arc::default() })
     }
 
     /// The prefix of every key.
@@ -82,6 +89,10 @@ impl Redis {
     async fn verb(&self, verb: Verb, run: &RunId, arguments: Vec<String>) -> Result<Reply, StoreError> {
         let keys = scripts::RUN_KEYS.iter().map(|name| self.key(run, name)).collect();
         self.connection.eval(verb, keys, self.given(), arguments).await.map(Reply::new)
+    }
+
+    pub(super) async fn ping(&self) -> Result<(), StoreError> {
+        self.connection.command("PING", &[]).await.map(drop)
     }
 
     pub(super) async fn open_run(&self, run: &RunId, new: &NewRun) -> Result<Opened, StoreError> {

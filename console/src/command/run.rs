@@ -14,6 +14,7 @@ use common::id::RunId;
 use common::ids::Ids;
 use common::llm::Llm;
 use common::message::{Command, ControlMessage, ObjectiveMessage};
+use common::metrics::Metrics;
 use common::run::RunStatus;
 use common::store::{self, Store, StoreTime};
 use executor::tool::Toolbox;
@@ -64,6 +65,7 @@ fn in_memory(config: &Config) -> Result<Env, Failure> {
         broker: Broker::Memory(broker::memory::Memory::new(&config.prefix)),
         store: Store::Memory(Arc::new(store::memory::Memory::new(StoreTime::Own))),
         llm,
+        metrics: Metrics::new("local"),
         worker: format!("local-{}", ids.unique()).into(),
         ids,
     })

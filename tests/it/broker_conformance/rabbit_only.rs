@@ -3,6 +3,7 @@
 use std::str::FromStr;
 
 use common::broker::ConnectError;
+use common::metrics::Metrics;
 use lapin::options::{BasicPublishOptions, ConfirmSelectOptions, QueueDeclareOptions, QueueDeleteOptions};
 use lapin::types::{AMQPValue, FieldTable};
 use lapin::uri::AMQPUri;
@@ -28,7 +29,7 @@ fn url_with(change: impl FnOnce(&mut AMQPUri)) -> String {
 }
 
 async fn connect(urls: &[&str], prefix: &str) -> Result<Broker, ConnectError> {
-    Rabbit::connect(&config(urls), prefix, "test", Ids::random()).await.map(Broker::Rabbit)
+    Rabbit::connect(&config(urls), prefix, "test", Ids::random(), &Metrics::new("test")).await.map(Broker::Rabbit)
 }
 
 /// Runs `case` with a broker that it reaches through a proxy.

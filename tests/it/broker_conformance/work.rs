@@ -32,10 +32,10 @@ impl Running {
         F: Future<Output = Outcome> + Send + 'static,
     {
         let stop = CancellationToken::new();
-        let (broker, stopped) = (place.broker.clone(), stop.clone());
+        let (env, stopped) = (support::world::env(place.broker.clone()), stop.clone());
         #[expect(clippy::disallowed_methods, reason = "the test is the owner of the worker")]
         let task = tokio::spawn(async move {
-            work(&broker, Queue::Steps, concurrency, grace, stopped, handle).await;
+            work(&env, Queue::Steps, concurrency, grace, stopped, handle).await;
         });
         Self { stop, task }
     }

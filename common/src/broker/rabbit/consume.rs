@@ -26,6 +26,8 @@ use super::link::Link;
 use super::wire;
 use crate::broker::{ConnectError, Envelope};
 use crate::limits::{CONNECT_TIMEOUT, RECONNECT_BACKOFF_MAX};
+use crate::message::Queue;
+use crate::metrics::Metrics;
 
 /// A stream of deliveries. Dropping it gives back what was prefetched; deliveries already handed out can still be acknowledged.
 #[derive(Debug)]
@@ -44,6 +46,7 @@ pub struct RabbitDelivery {
     pub(in crate::broker) envelope: Envelope,
     pub(in crate::broker) redelivered: bool,
     pub(in crate::broker) queue: String,
+    pub(in crate::broker) published_ms: Option<u64>,
     session: Arc<Session>,
     tag: u64,
     fate: Fate,
@@ -78,6 +81,8 @@ struct Settled {
 /// The feed's side of a consumer.
 pub(super) struct Feed {
     link: Arc<Link>,
+    metrics: Metrics,
+    role: Queue,
     queue: String,
     prefetch: u16,
     deliveries: mpsc::UnboundedSender<RabbitDelivery>,
@@ -91,13 +96,15 @@ pub(super) struct Feed {
 }
 
 /// A consumer of `queue` and its feed, not yet running.
-pub(super) fn pair(broker: Arc<Rabbit>, queue: String, prefetch: u16) -> (RabbitConsumer, Feed) {
+pub(super) fn pair(broker: Arc<Rabbit>, role: Queue, prefetch: u16) -> (RabbitConsumer, Feed) {
     let (out, deliveries) = mpsc::unbounded_channel();
     let (settle, settled) = mpsc::unbounded_channel();
     let stop = CancellationToken::new();
     let feed = Feed {
         link: Arc::clone(&broker.consuming),
-        queue,
+        metrics: broker.metrics.clone(),
+        role,
+        queue: role.name(&broker.prefix),
         prefetch,
         deliveries: out,
         settled,
@@ -163,7 +170,10 @@ impl Feed {
             match subscribed {
                 Ok((channel, consumer)) => {
                     tracing::debug!(queue = %self.queue, "consuming from {}", self.queue);
+                    let (metrics, role) = (self.metrics.clone(), self.role);
+                    metrics.consuming(role, true);
                     Supply::new(&mut self, channel).run(consumer).await;
+                    metrics.consuming(role, false);
                 }
                 Err(error) => {
                     tracing::warn!(queue = %self.queue, %error, tries, "cannot consume from {}, trying again", self.queue)
@@ -266,6 +276,7 @@ impl<'a> Supply<'a> {
                 // No sender is left when the consumer and all deliveries are gone; then the channel has no more use either.
                 let Some(settle) = self.feed.settle.upgrade() else { return false };
                 let delivery = RabbitDelivery {
+                    published_ms: wire::published_ms(&delivery.properties),
                     envelope: wire::envelope(&delivery.properties, delivery.data),
                     redelivered: delivery.redelivered,
                     queue: queue.clone(),

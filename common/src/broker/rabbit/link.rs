@@ -22,6 +22,7 @@ use crate::limits::{
     CONNECT_TIMEOUT, DECLARE_COLLISIONS_MAX, DECLARE_TIMEOUT, RECONNECT_BACKOFF_MAX, RECONNECT_BACKOFF_MIN, REDECLARE_DELAY,
 };
 use crate::message::Queue;
+use crate::metrics::{Metrics, Server};
 
 /// See the module. Has no `Debug`: the pools hold passwords.
 pub(super) struct Link {
@@ -34,6 +35,9 @@ pub(super) struct Link {
     stale: AtomicBool,
     /// Why there is no connection, if there is none.
     trouble: Mutex<Option<String>>,
+    /// There has been a connection before.
+    known: AtomicBool,
+    metrics: Metrics,
     ids: Ids,
 }
 
@@ -50,6 +54,7 @@ impl Link {
         name: &str,
         queues: &'static [Queue],
         ids: &Ids,
+        metrics: &Metrics,
     ) -> Result<Self, ConnectError> {
         let hosts = config.urls.iter().map(|url| Host::new(url.expose_secret(), name)).collect::<Result<Vec<_>, _>>()?;
         if hosts.is_empty() {
@@ -65,6 +70,8 @@ impl Link {
             queues,
             stale: AtomicBool::new(false),
             trouble: Mutex::new(None),
+            known: AtomicBool::new(false),
+            metrics: metrics.clone(),
             ids: ids.clone(),
         })
     }
@@ -120,6 +127,9 @@ impl Link {
             let stale = self.stale.swap(false, Ordering::Relaxed);
             if stale {
                 tokio::time::sleep(REDECLARE_DELAY).await;
+            }
+            if fresh && self.known.swap(true, Ordering::Relaxed) {
+                self.metrics.reconnected(Server::Broker);
             }
             if stale || fresh {
                 let channel = connection.create_channel().await.map_err(|e| host.error(&e))?;

@@ -58,8 +58,8 @@ pub(super) enum Cargo {
 }
 
 impl Job {
-    fn new(queue: &str, envelope: Envelope, now_secs: u64) -> Result<(Self, Receipt), PublishError> {
-        let properties = wire::properties(&envelope, now_secs).map_err(PublishError::Unconfirmed)?;
+    fn new(queue: &str, envelope: Envelope, now_ms: u64) -> Result<(Self, Receipt), PublishError> {
+        let properties = wire::properties(&envelope, now_ms).map_err(PublishError::Unconfirmed)?;
         let queue = wire::short(queue).map_err(|why| PublishError::Unconfirmed(format!("queue name: {why}")))?;
         let deadline = Instant::now() + CONFIRM_TIMEOUT;
         let (sender, answer) = oneshot::channel();
@@ -76,8 +76,8 @@ impl Lane {
     }
 
     /// Hands a message to the lane. Waits for room.
-    pub(super) async fn send(&self, queue: &str, envelope: Envelope, now_secs: u64) -> Result<Receipt, PublishError> {
-        let (job, receipt) = Job::new(queue, envelope, now_secs)?;
+    pub(super) async fn send(&self, queue: &str, envelope: Envelope, now_ms: u64) -> Result<Receipt, PublishError> {
+        let (job, receipt) = Job::new(queue, envelope, now_ms)?;
         match timeout_at(receipt.deadline, self.jobs.send(job)).await {
             Ok(Ok(())) => Ok(receipt),
             Ok(Err(_closed)) => Err(PublishError::Unconfirmed("the connection was closed by this process".to_owned())),

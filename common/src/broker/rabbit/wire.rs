@@ -9,6 +9,8 @@ use crate::limits::{AMQP_TEXT_BYTES_MAX, REASON_CHARS_MAX, TRACEPARENT_BYTES_MAX
 const TRACEPARENT: &str = "traceparent";
 const REASON: &str = "planrelay-reason";
 const ORIGIN: &str = "planrelay-origin";
+/// When it was published, in milliseconds since 1970: the `timestamp` of AMQP counts seconds.
+const PUBLISHED: &str = "planrelay-published-ms";
 const PERSISTENT: u8 = 2;
 
 /// `text` as an AMQP short string. Fails with one sentence when it has more than [`AMQP_TEXT_BYTES_MAX`] bytes.
@@ -16,13 +18,13 @@ pub(super) fn short(text: &str) -> Result<ShortString, String> {
     ShortString::try_new(text).map_err(|_too_long| too_long(text.len()))
 }
 
-/// The properties of a publication at `now_secs` since 1970. Fails with one sentence when something does not fit.
-pub(super) fn properties(envelope: &Envelope, now_secs: u64) -> Result<BasicProperties, String> {
+/// The properties of a publication at `now_ms` since 1970. Fails with one sentence when something does not fit.
+pub(super) fn properties(envelope: &Envelope, now_ms: u64) -> Result<BasicProperties, String> {
     let named = |what: &str, text: &str| short(text).map_err(|why| format!("{what}: {why}"));
     let mut properties = BasicProperties::default()
         .with_content_type("application/json".into())
         .with_delivery_mode(PERSISTENT)
-        .with_timestamp(now_secs)
+        .with_timestamp(now_ms / 1000)
         .with_type(named("type", &envelope.kind)?);
     if !envelope.message_id.is_empty() {
         properties = properties.with_message_id(named("message_id", &envelope.message_id)?);
@@ -39,7 +41,15 @@ pub(super) fn properties(envelope: &Envelope, now_secs: u64) -> Result<BasicProp
             headers.insert(key.into(), AMQPValue::LongString(value.as_str().into()));
         }
     }
+    headers.insert(PUBLISHED.into(), AMQPValue::LongLongInt(now_ms.try_into().unwrap_or(i64::MAX)));
     Ok(properties.with_headers(headers))
+}
+
+/// When a message was published, in milliseconds since 1970, as far as its publisher says so.
+pub(super) fn published_ms(properties: &BasicProperties) -> Option<u64> {
+    let exact = properties.headers().as_ref().and_then(|headers| headers.inner().get(PUBLISHED)?.as_long_long_int());
+    let seconds = || properties.timestamp().and_then(|seconds| seconds.checked_mul(1000));
+    exact.and_then(|ms| ms.try_into().ok()).or_else(seconds)
 }
 
 /// What was delivered. Nothing is required of a foreign message: what is missing or not text is left out.
@@ -130,6 +140,14 @@ mod tests {
         ]);
         let both = envelope(&both, vec![]);
         assert_eq!((both.reason.as_deref(), both.origin.as_deref()), (Some("delivery_limit"), Some("p")));
+    }
+
+    #[test]
+    fn the_time_of_publication_is_known_to_the_millisecond_or_to_the_second() {
+        let ours = properties(&Envelope::new("m".into(), "step", vec![]), 1_234_567).unwrap();
+        let foreign = BasicProperties::default().with_timestamp(1_234);
+        let odd = BasicProperties::default().with_timestamp(u64::MAX);
+        assert_eq!([&ours, &foreign, &odd].map(published_ms), [Some(1_234_567), Some(1_234_000), None]);
     }
 
     #[test]

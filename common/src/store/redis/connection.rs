@@ -1,6 +1,7 @@
 //! The connection: one server or a cluster, with time-outs, a few tries, and the checks of the first contact.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use redis::aio::ConnectionLike;
@@ -17,6 +18,7 @@ use super::scripts::{self, Verb};
 use super::single::{Single, leads_nowhere, refuses};
 use crate::config::StoreConfig;
 use crate::limits::{CONNECT_TIMEOUT, STORE_TIMEOUT};
+use crate::metrics::{Metrics, Server};
 use crate::store::StoreError;
 
 /// Tries of one operation over a connection that breaks; every verb may be repeated.
@@ -52,6 +54,9 @@ pub enum ConnectError {
 pub(super) struct Connection {
     link: Link,
     scripts: Arc<Vec<Script>>,
+    /// The last operation found nobody.
+    lost: Arc<AtomicBool>,
+    metrics: Metrics,
 }
 
 /// What is sent; it may be sent again.
@@ -77,7 +82,7 @@ impl std::fmt::Debug for Connection {
 }
 
 impl Connection {
-    pub(super) async fn open(config: &StoreConfig) -> Result<Self, ConnectError> {
+    pub(super) async fn open(config: &StoreConfig, metrics: &Metrics) -> Result<Self, ConnectError> {
         let _already_installed = rustls::crypto::ring::default_provider().install_default();
         let url = masked(config.urls.first().map_or("", |url| url.expose_secret()));
         let link = match timeout(CONNECT_TIMEOUT, Link::open(config)).await {
@@ -90,7 +95,7 @@ impl Connection {
                 return Err(ConnectError::Unreachable { url, why: format!("no answer within {CONNECT_TIMEOUT:?}") });
             }
         };
-        let connection = Self { link, scripts: Arc::new(scripts::compile()) };
+        let connection = Self { link, scripts: Arc::new(scripts::compile()), lost: Arc::default(), metrics: metrics.clone() };
         connection.check(&url).await?;
         Ok(connection)
     }
@@ -161,9 +166,19 @@ impl Connection {
         loop {
             let answer = link.run(operation).await;
             let why = match answer {
-                Ok(Ok(value)) => return Ok(value),
+                Ok(Ok(value)) => {
+                    if self.lost.swap(false, Ordering::Relaxed) {
+                        self.metrics.reconnected(Server::Store);
+                    }
+                    return Ok(value);
+                }
                 Ok(Err(error)) if !may_pass(&error) => return Err(StoreError::Unusable(error.to_string())),
-                Ok(Err(error)) => error.to_string(),
+                Ok(Err(error)) => {
+                    if error.is_connection_dropped() || error.is_connection_refusal() || error.is_io_error() {
+                        self.lost.store(true, Ordering::Relaxed);
+                    }
+                    error.to_string()
+                }
                 Err(_elapsed) => format!("no answer within {STORE_TIMEOUT:?}"),
             };
             tries += 1;
