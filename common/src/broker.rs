@@ -75,6 +75,15 @@ pub enum Target {
     Named(String),
 }
 
+/// How a queue stands.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct QueueLook {
+    /// Messages that are ready for delivery.
+    pub ready: u64,
+    /// Who consumes it.
+    pub consumers: u64,
+}
+
 /// Why a publication is not known to be good.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum PublishError {
@@ -148,10 +157,15 @@ impl Broker {
 
     /// Messages in `queue` that are ready for delivery. For tests and for people; never for decisions.
     pub async fn depth(&self, queue: Queue) -> Result<u64, PublishError> {
+        self.look(queue).await.map(|look| look.ready)
+    }
+
+    /// How `queue` stands. For people; never for decisions.
+    pub async fn look(&self, queue: Queue) -> Result<QueueLook, PublishError> {
         match self {
-            Broker::Rabbit(rabbit) => rabbit.depth(queue).await,
-            Broker::Memory(memory) => Ok(memory.depth(queue)),
-            Broker::Watched(watched) => Box::pin(watched.inner.depth(queue)).await,
+            Broker::Rabbit(rabbit) => rabbit.look(queue).await,
+            Broker::Memory(memory) => Ok(memory.look(queue)),
+            Broker::Watched(watched) => Box::pin(watched.inner.look(queue)).await,
         }
     }
 

@@ -128,6 +128,11 @@ impl Client {
         serde_json::from_str(&text).map(Some).map_err(|error| StoreError::Unusable(format!("result document: {error}")))
     }
 
+    /// Entries of the run's audit trail after the one called `after` (empty: from the first), at most `limit`.
+    pub async fn events(&self, run: &RunId, after: &str, limit: usize) -> Result<Vec<Event>, StoreError> {
+        self.store.events(run, after, limit).await
+    }
+
     /// Starts to follow the run's audit trail after the entry called `after` (empty: from the first).
     pub fn watch(&self, run: &RunId, after: &str) -> Watch {
         Watch {

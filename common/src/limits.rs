@@ -245,6 +245,26 @@ pub const SWEEP_RUNS_MAX: usize = 100;
 
 /// Names of models that stand in metrics; further ones are called `other`.
 pub const METRIC_MODELS_MAX: usize = 16;
+/// Slots in flight of one run that a census looks at.
+pub const PULSE_SLOTS_MAX: usize = 100;
+/// Time between two looks at all that goes on, for the gauges of `planrelay serve`.
+pub const CENSUS_INTERVAL: Duration = Duration::from_secs(15);
+/// Live runs that one such look takes; the others are counted without their status.
+pub const CENSUS_RUNS_MAX: usize = 10_000;
+/// How many runs it looks at at once.
+pub const CENSUS_PARALLEL: usize = 16;
+/// A run without an entry in its audit trail for so long counts as stuck, unless it waits for a person. Longer if steps may take longer.
+pub const STUCK_AFTER: Duration = Duration::from_secs(15 * 60);
+/// Longest wait for a result or for events that one request to the API may ask for.
+pub const API_WAIT_MAX: Duration = Duration::from_secs(60);
+/// Requests to the API that wait or stream at once; further ones are refused.
+pub const API_WAITS_MAX: usize = 256;
+/// Runs that one request to the API may list.
+pub const API_LIST_MAX: usize = 1_000;
+/// Entries of an audit trail that one answer of the API holds.
+pub const API_EVENTS_MAX: usize = 1_000;
+/// How long the API waits for a planner's answer to a command.
+pub const API_CONTROL_TIMEOUT: Duration = Duration::from_secs(10);
 /// How long the store may take to answer `/readyz`.
 pub const READY_TIMEOUT: Duration = Duration::from_secs(3);
 /// How long `healthcheck` waits for an answer.

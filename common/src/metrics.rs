@@ -24,6 +24,10 @@ use crate::run::{Outcome, RunStatus, StepRecord};
 use crate::store::{Again, Claimed};
 use crate::tool;
 
+mod fleet;
+
+pub use fleet::{Census, Fleet};
+
 /// Upper bounds of latency buckets, in seconds: from a tool call in memory to the longest step.
 const SECONDS: [f64; 18] =
     [0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0, 300.0, 600.0];
@@ -195,6 +199,15 @@ struct Families {
 impl Metrics {
     /// Nothing counted yet. `service` is what this process is: `planner`, `executor`, …
     pub fn new(service: &str) -> Self {
+        Self::build(service, |_registry| ()).0
+    }
+
+    /// The same, with what only one process of a fleet measures.
+    pub fn with_fleet(service: &str) -> (Self, Fleet) {
+        Self::build(service, Fleet::register)
+    }
+
+    fn build<T>(service: &str, more: impl FnOnce(&mut Registry) -> T) -> (Self, T) {
         let mut registry = Registry::with_prefix("planrelay");
         let r = &mut registry;
         let version = [("version", env!("CARGO_PKG_VERSION").to_owned()), ("service", service.to_owned())];
@@ -232,9 +245,10 @@ impl Metrics {
             models: Mutex::default(),
             registry: Registry::default(),
         };
+        let more = more(&mut registry);
         let metrics = Self(Arc::new(Families { registry, ..families }));
         metrics.begin();
-        metrics
+        (metrics, more)
     }
 
     /// Whatever an alert looks for is there from the beginning, as zero: a counter that appears with its first value shows no increase.
@@ -435,4 +449,56 @@ fn add<M: prometheus_client::registry::Metric + Clone>(registry: &mut Registry, 
 /// A tool's name as a label: models make up names of tools, too.
 fn tool_label(name: &str) -> &'static str {
     tool::NAMES.into_iter().find(|known| *known == name).unwrap_or("other")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::run::Usage;
+
+    fn reply(model: &str) -> Result<Reply<()>, Failed> {
+        let usage = Usage { model_calls: 1, input_tokens: 7, output_tokens: 3, cost_nanos: 2_000_000, ..Usage::default() };
+        let call = ModelCall { model: model.to_owned(), rung: "text", usage, duration: Duration::from_millis(20) };
+        Ok(Reply { value: (), calls: vec![call] })
+    }
+
+    fn value(metrics: &Metrics, sample: &str) -> Option<f64> {
+        let text = metrics.text();
+        text.lines().find_map(|line| line.strip_prefix(sample)?.trim().parse().ok())
+    }
+
+    #[test]
+    fn an_endpoint_that_makes_up_names_does_not_flood_the_labels() {
+        let metrics = Metrics::new("test");
+        for n in 0..100 {
+            metrics.asked(Purpose::Act, "configured", &reply(&format!("model-{n}")));
+        }
+        let models = metrics.text().lines().filter(|line| line.starts_with("planrelay_model_requests_total{")).count();
+        assert_eq!(models, METRIC_MODELS_MAX + 1);
+        let other = "planrelay_model_requests_total{purpose=\"act\",model=\"other\",outcome=\"ok\"}";
+        assert_eq!(value(&metrics, other), Some(84.0));
+    }
+
+    #[test]
+    fn a_request_counts_with_what_it_took() {
+        let metrics = Metrics::new("test");
+        metrics.asked(Purpose::Plan, "configured", &reply("m"));
+        let failed = Failed { error: LlmError::Transient("x".to_owned()), calls: Vec::new() };
+        metrics.asked::<()>(Purpose::Plan, "configured", &Err(failed));
+        for (sample, expected) in [
+            ("planrelay_model_tokens_total{direction=\"input\",purpose=\"plan\",model=\"m\"}", 7.0),
+            ("planrelay_model_cost_dollars_total{purpose=\"plan\",model=\"m\"}", 0.002),
+            ("planrelay_model_duration_seconds_sum{purpose=\"plan\",model=\"m\"}", 0.02),
+            ("planrelay_model_requests_total{purpose=\"plan\",model=\"configured\",outcome=\"transient\"}", 1.0),
+            ("planrelay_build_info{version=\"0.1.0\",service=\"test\"}", 1.0),
+        ] {
+            assert_eq!(value(&metrics, sample), Some(expected), "{sample}");
+        }
+    }
+
+    #[test]
+    fn tools_that_models_make_up_have_one_label() {
+        assert_eq!(["search", "rm -rf", ""].map(tool_label), ["search", "other", "other"]);
+        assert_eq!(tool::builtin(true).iter().map(|tool| tool.name).collect::<BTreeSet<_>>(), BTreeSet::from(tool::NAMES));
+    }
 }

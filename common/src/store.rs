@@ -30,7 +30,7 @@ mod waits;
 
 pub use answer::{
     Account, Advance, Again, ApprovalRule, ApprovalTimeout, Claim, ClaimRequest, Claimed, Control, Controlled, Dispatch, Finish,
-    Held, NewRun, Opened, Owed, Put, Reported, Reserved, RunLine, RunRules, Snapshot, Taken, TakenBack,
+    Held, Live, NewRun, Opened, Owed, Pulse, Put, Reported, Reserved, RunLine, RunRules, Snapshot, Taken, TakenBack,
 };
 
 /// Where runs live. A cheap handle.
@@ -322,6 +322,16 @@ impl Store {
         verb!(self, Some(run), status(run))
     }
 
+    /// How a run does.
+    pub async fn pulse(&self, run: &RunId) -> Result<Option<Pulse>, StoreError> {
+        verb!(self, Some(run), pulse(run))
+    }
+
+    /// The runs that have not ended, at most `limit` of them, in no order. A hint, as wake-ups are.
+    pub async fn live(&self, limit: usize) -> Result<Live, StoreError> {
+        verb!(self, None, live(limit))
+    }
+
     /// The result document as JSON, once the run has ended.
     pub async fn result(&self, run: &RunId) -> Result<Option<String>, StoreError> {
         verb!(self, Some(run), result(run))
@@ -340,6 +350,11 @@ impl Store {
     /// Keeps a dead letter for people, as JSON; the oldest of more than `DEAD_LETTERS_KEPT` is forgotten.
     pub async fn keep_dead_letter(&self, letter: &str) -> Result<(), StoreError> {
         verb!(self, None, keep_dead_letter(letter))
+    }
+
+    /// How many dead letters are kept.
+    pub async fn dead_letter_count(&self) -> Result<u64, StoreError> {
+        verb!(self, None, dead_letter_count())
     }
 
     /// Dead letters kept, newest first.

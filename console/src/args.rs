@@ -167,6 +167,17 @@ Examples:
   planrelay schema
   planrelay schema result > result.schema.json")]
     Schema(SchemaArgs),
+    /// Answer over HTTP: an API for runs, and gauges over all that goes on.
+    #[command(after_long_help = "\
+Examples:
+  PLANRELAY_HTTP=127.0.0.1:8080 planrelay serve
+  curl -s -H 'Content-Type: application/json' -d '{\"objective\": \"15% of 240\"}' '127.0.0.1:8080/v1/runs?wait=30'
+  curl -s 127.0.0.1:8080/metrics
+
+GET / lists what is answered. With PLANRELAY_API_TOKEN callers of /v1 must send it as `Authorization: Bearer …`.")]
+    Serve,
+    /// Ask the `planrelay serve` of this machine whether it is ready.
+    Healthcheck,
 }
 
 /// What is to be done, and how.

@@ -8,6 +8,7 @@ use std::process::ExitCode;
 
 use clap::Parser;
 use common::config::print_config;
+use common::health;
 
 pub mod args;
 mod command;
@@ -19,6 +20,7 @@ mod frame;
 mod objective;
 pub mod output;
 mod progress;
+mod serve;
 mod settings;
 mod text;
 mod wait;
@@ -41,6 +43,10 @@ pub fn main(line: impl IntoIterator<Item = OsString>) -> ExitCode {
         Ok(exit) => exit.into(),
         Err(failure) => failure.report().into(),
     }
+}
+
+fn not_ready(why: String) -> Failure {
+    Failure::says(Exit::Failed, why)
 }
 
 fn start(line: CommandLine) -> Result<Exit, Failure> {
@@ -75,6 +81,8 @@ fn start(line: CommandLine) -> Result<Exit, Failure> {
             Command::Retry(args) => Box::pin(control::retry(args, globals, &config)).await,
             Command::List(args) => command::list::run(args, globals, &config).await,
             Command::Schema(args) => command::schema::run(&args, globals),
+            Command::Serve => Box::pin(serve::run(&config)).await,
+            Command::Healthcheck => health::check(config.http.listen).await.map(|()| Exit::Ok).map_err(not_ready),
         }
     });
     // Nothing that still runs is waited for: what matters is stored, or was never to outlive this process.

@@ -5,6 +5,7 @@
 
 mod chaos;
 mod command_line;
+mod http;
 mod kills;
 mod matrix;
 mod obedience;

@@ -57,6 +57,9 @@ async fn look(pair: &mut Pair, run: usize) -> Result<(), TestCaseError> {
         pair.saw("event", &event.kind);
     }
     both!(pair.list(0, 10));
+    if let Some(pulse) = both!(pair.pulse(&id)) {
+        pair.saw("pulse", &pulse.status);
+    }
     pair.check(run).await?;
     let Some(snapshot) = snapshot else { return Ok(()) };
     pair.saw("status", &snapshot.view.status);

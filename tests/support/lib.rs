@@ -3,6 +3,7 @@
 
 pub mod chaos;
 pub mod fake_openai;
+pub mod http;
 pub mod invariants;
 pub mod plans;
 pub mod points;

@@ -19,7 +19,7 @@ pub use redis::PrivateRedis;
 const PORTS: std::ops::Range<u16> = 20_000..32_000;
 
 /// A port that nobody listens on. Drawn at random, since other processes draw at the same time.
-fn free_port() -> u16 {
+pub fn free_port() -> u16 {
     let ids = Ids::random();
     #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "a fraction of a small count")]
     let draw = || PORTS.start + (f64::from(PORTS.end - PORTS.start) * ids.fraction()) as u16;

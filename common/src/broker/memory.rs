@@ -9,7 +9,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tokio::sync::Notify;
 
-use super::{Envelope, PublishError, Target, unfit, worse};
+use super::{Envelope, PublishError, QueueLook, Target, unfit, worse};
 use crate::limits::{CONFIRM_WINDOW, DEAD_DELIVERY_LIMIT, DELIVERY_LIMIT, MEMORY_QUEUE_MESSAGES_MAX};
 use crate::message::Queue;
 
@@ -191,8 +191,11 @@ impl Memory {
         MemoryConsumer { broker: Arc::clone(this), id }
     }
 
-    pub(super) fn depth(&self, queue: Queue) -> u64 {
-        self.lock().queues.get(&queue.name(&self.prefix)).map_or(0, |messages| messages.len() as u64)
+    pub(super) fn look(&self, queue: Queue) -> QueueLook {
+        let (state, name) = (self.lock(), queue.name(&self.prefix));
+        let ready = state.queues.get(&name).map_or(0, |messages| messages.len() as u64);
+        let consumers = state.consumers.values().filter(|served| served.queue == name).count() as u64;
+        QueueLook { ready, consumers }
     }
 
     /// Does something to the state (and the name of the dead queue), then tells whoever waits for it.

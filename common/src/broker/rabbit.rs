@@ -18,7 +18,7 @@ use tokio_util::sync::CancellationToken;
 
 use self::link::Link;
 use self::publish::{Cargo, Lane, Receipt};
-use super::{ConnectError, Envelope, PublishError, Target, worse};
+use super::{ConnectError, Envelope, PublishError, QueueLook, Target, worse};
 use crate::clock::Clock;
 use crate::config::BrokerConfig;
 use crate::ids::Ids;
@@ -132,14 +132,14 @@ impl Rabbit {
         consumer
     }
 
-    pub(super) async fn depth(&self, queue: Queue) -> Result<u64, PublishError> {
+    pub(super) async fn look(&self, queue: Queue) -> Result<QueueLook, PublishError> {
         let name = queue.name(&self.prefix);
         let unknown = |why: String| PublishError::Unconfirmed(why);
         let channel = self.publishing.channel().await.map_err(|e| unknown(e.to_string()))?;
         let short = wire::short(&name).map_err(unknown)?;
         let options = QueueDeclareOptions { passive: true, ..QueueDeclareOptions::durable() };
         match timeout(CONFIRM_TIMEOUT, channel.queue_declare(short, options, FieldTable::default())).await {
-            Ok(Ok(found)) => Ok(found.message_count().into()),
+            Ok(Ok(found)) => Ok(QueueLook { ready: found.message_count().into(), consumers: found.consumer_count().into() }),
             Ok(Err(error)) if error.is_amqp_soft_error() => Err(PublishError::Unroutable(name)),
             Ok(Err(error)) => Err(unknown(error.to_string())),
             Err(_elapsed) => Err(unknown(format!("no answer within {} s", CONFIRM_TIMEOUT.as_secs()))),

@@ -388,6 +388,28 @@ pub struct Snapshot {
     pub approval: Option<ApprovalRule>,
 }
 
+/// How a run does, for whoever watches many of them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Pulse {
+    /// Where it stands.
+    pub status: RunStatus,
+    /// Since the last entry of its audit trail, in milliseconds.
+    pub quiet_ms: u64,
+    /// How long the oldest of its messages that nobody has claimed has waited, in milliseconds; 0: there is none.
+    pub unclaimed_ms: u64,
+}
+
+/// The runs that have not ended.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Live {
+    /// How many there are.
+    pub count: u64,
+    /// By how much the earliest wake-up is late, in milliseconds. More than some seconds: no planner looks.
+    pub late_ms: u64,
+    /// Some of them.
+    pub runs: Vec<RunId>,
+}
+
 /// One line of a list of runs.
 #[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
 pub struct RunLine {

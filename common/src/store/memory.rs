@@ -7,8 +7,8 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use super::{
-    Account, Advance, Again, ClaimRequest, Claimed, Control, Controlled, Finish, Held, NewRun, Opened, Owed, PlanNote, Put,
-    Reported, Reserved, RunLine, Snapshot, StoreTime, Taken, TakenBack,
+    Account, Advance, Again, ClaimRequest, Claimed, Control, Controlled, Finish, Held, Live, NewRun, Opened, Owed, PlanNote,
+    Pulse, Put, Reported, Reserved, RunLine, Snapshot, StoreTime, Taken, TakenBack,
 };
 use crate::clock::millis;
 use crate::event::Event;
@@ -233,6 +233,17 @@ impl Memory {
         self.with(id, None, |run| Some(run.snapshot(id)))
     }
 
+    pub(super) fn pulse(&self, id: &RunId) -> Option<Pulse> {
+        self.with(id, None, |run| Some(run.pulse()))
+    }
+
+    pub(super) fn live(&self, limit: usize) -> Live {
+        let (kept, now) = self.open();
+        let first = kept.wakeups.values().map(|(at, _)| *at).min();
+        let runs = kept.wakeups.keys().take(limit).cloned().collect();
+        Live { count: kept.wakeups.len() as u64, late_ms: first.map_or(0, |at| now.saturating_sub(at)), runs }
+    }
+
     pub(super) fn status(&self, id: &RunId) -> Option<RunStatus> {
         self.with(id, None, |run| Some(run.status))
     }
@@ -257,6 +268,10 @@ impl Memory {
         let (mut kept, _now) = self.open();
         kept.dead.push_front(letter.to_owned());
         kept.dead.truncate(DEAD_LETTERS_KEPT);
+    }
+
+    pub(super) fn dead_letter_count(&self) -> u64 {
+        self.open().0.dead.len() as u64
     }
 
     pub(super) fn dead_letters(&self, limit: usize) -> Vec<String> {

@@ -13,15 +13,15 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
 use super::{
-    Account, Advance, Again, ClaimRequest, Claimed, Control, Controlled, Finish, Held, NewRun, Opened, Owed, PlanNote, Put,
-    Reported, Reserved, RunLine, Snapshot, StoreError, StoreTime, StoredPlan, Taken, TakenBack,
+    Account, Advance, Again, ClaimRequest, Claimed, Control, Controlled, Finish, Held, Live, NewRun, Opened, Owed, PlanNote,
+    Pulse, Put, Reported, Reserved, RunLine, Snapshot, StoreError, StoreTime, StoredPlan, Taken, TakenBack,
 };
 use crate::clock::millis;
 use crate::event::Event;
 use crate::id::{RunId, Slot, StepNumber};
 use crate::limits::{
-    CLAIMS_MAX, CONTROLS_KEPT_MAX, DEAD_LETTERS_KEPT, REJECTIONS_MAX, RUNS_LISTED_MAX, UNOPENED_MAX, WAKEUP_INTERVAL_MAX,
-    WAKEUP_SHARDS,
+    CLAIMS_MAX, CONTROLS_KEPT_MAX, DEAD_LETTERS_KEPT, PULSE_SLOTS_MAX, REJECTIONS_MAX, RUNS_LISTED_MAX, UNOPENED_MAX,
+    WAKEUP_INTERVAL_MAX, WAKEUP_SHARDS,
 };
 use crate::meter::Need;
 use crate::metrics::Metrics;
@@ -392,6 +392,20 @@ impl Redis {
         self.verb(Verb::Read, run, Vec::new()).await?.snapshot(run)
     }
 
+    pub(super) async fn pulse(&self, run: &RunId) -> Result<Option<Pulse>, StoreError> {
+        self.verb(Verb::Pulse, run, vec![PULSE_SLOTS_MAX.to_string()]).await?.pulse()
+    }
+
+    pub(super) async fn live(&self, limit: usize) -> Result<Live, StoreError> {
+        let mut live = Live::default();
+        for shard in 0..WAKEUP_SHARDS {
+            let key = format!("{}:wakeups:{shard}", self.prefix);
+            let arguments = vec![(limit - live.runs.len()).to_string()];
+            Reply::new(self.connection.eval(Verb::Live, vec![key], self.given(), arguments).await?).live(&mut live)?;
+        }
+        Ok(live)
+    }
+
     pub(super) async fn status(&self, run: &RunId) -> Result<Option<RunStatus>, StoreError> {
         let mut reply = Reply::new(self.connection.command("HGET", &[&self.key(run, "run"), "status"]).await?);
         reply.optional_text()?.map(|text| RunStatus::parse(&text).ok_or_else(|| unusable("status", &text))).transpose()
@@ -437,6 +451,10 @@ impl Redis {
         let list = format!("{}:dead", self.prefix);
         self.connection.command("LPUSH", &[&list, letter]).await?;
         self.connection.command("LTRIM", &[&list, "0", &(DEAD_LETTERS_KEPT - 1).to_string()]).await.map(|_trimmed| ())
+    }
+
+    pub(super) async fn dead_letter_count(&self) -> Result<u64, StoreError> {
+        Reply::new(self.connection.command("LLEN", &[&format!("{}:dead", self.prefix)]).await?).number()
     }
 
     pub(super) async fn dead_letters(&self, limit: usize) -> Result<Vec<String>, StoreError> {

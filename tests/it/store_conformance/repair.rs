@@ -1,6 +1,7 @@
 //! What repairs lost messages, lost holders and lost wake-ups.
 
-use common::limits::WAKEUP_SHARDS;
+use common::limits::{WAKEUP_INTERVAL_MAX, WAKEUP_SHARDS};
+use common::store::{Live, Pulse};
 use redis::AsyncTypedCommands;
 
 use super::*;
@@ -57,6 +58,47 @@ async fn a_dead_letter_of_an_ended_slot_owes_what_follows() {
         assert_eq!(take_back(step(1)).await, TakenBack::Dispatch, "step 2 is ready");
         bench.take("t2").await;
         assert_eq!(take_back(step(1)).await, TakenBack::Kept);
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_pulse_tells_how_long_nothing_has_happened() {
+    on_both(async |bench| {
+        assert_eq!(bench.store.pulse(&bench.run).await.unwrap(), None);
+        let pulse = async || {
+            let Pulse { status, quiet_ms, unclaimed_ms } = bench.store.pulse(&bench.run).await.unwrap().unwrap();
+            (status, quiet_ms / 1000, unclaimed_ms / 1000)
+        };
+        bench.planned(8, &[(1, &[]), (2, &[]), (3, &[1])]).await;
+        assert_eq!(pulse().await, (RunStatus::Running, 0, 0));
+        bench.take("t1").await;
+        bench.pass(Duration::from_secs(5));
+        assert_eq!(pulse().await, (RunStatus::Running, 5, 5), "two messages that nobody has claimed");
+        bench.hold(step(1), "m1").await;
+        bench.pass(Duration::from_secs(5));
+        assert_eq!(pulse().await, (RunStatus::Running, 5, 10), "the other one");
+        bench.hold(step(2), "m2").await;
+        assert_eq!(pulse().await, (RunStatus::Running, 0, 0));
+        bench.control("c1", Command::Pause).await;
+        bench.pass(Duration::from_secs(900));
+        assert_eq!(pulse().await, (RunStatus::Paused, 900, 0), "a person is waited for");
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn live_runs_are_known_by_their_wake_ups() {
+    on_both(async |bench| {
+        assert_eq!(bench.store.live(10).await.unwrap(), Live::default());
+        bench.open(4).await;
+        let live = |late_ms, runs| Live { count: 1, late_ms, runs };
+        assert_eq!(bench.store.live(10).await.unwrap(), live(0, vec![bench.run.clone()]));
+        assert_eq!(bench.store.live(0).await.unwrap(), live(0, vec![]));
+        bench.pass(WAKEUP_INTERVAL_MAX + Duration::from_secs(7));
+        assert_eq!(bench.store.live(10).await.unwrap(), live(7_000, vec![bench.run.clone()]), "no planner looks");
+        bench.store.settle(&bench.run).await.unwrap();
+        assert_eq!(bench.store.live(10).await.unwrap(), Live::default());
     })
     .await;
 }

@@ -31,6 +31,11 @@ impl Queue {
         self.times.get(name).copied()
     }
 
+    /// All names, in order.
+    pub(super) fn names(&self) -> impl Iterator<Item = &String> {
+        self.order.iter().map(|(_, name)| name)
+    }
+
     pub(super) fn len(&self) -> usize {
         self.times.len()
     }

@@ -3,8 +3,10 @@
 use super::run::Run;
 use crate::event::Event;
 use crate::id::{RunId, Slot, StepNumber};
+use crate::limits::PULSE_SLOTS_MAX;
+use crate::run::StepState;
 use crate::store::assemble::{Parts, RunFields, SlotFields, assemble, retired};
-use crate::store::{RunLine, Snapshot};
+use crate::store::{Pulse, RunLine, Snapshot};
 
 impl Run {
     pub(super) fn snapshot(&self, id: &RunId) -> Snapshot {
@@ -64,6 +66,15 @@ impl Run {
             flight_ms: self.flight.time_of(&slot.to_string()),
             ready_ms: self.ready.time_of(&slot.to_string()),
         }
+    }
+
+    pub(super) fn pulse(&self) -> Pulse {
+        let last = self.events.last().map_or(self.now, |event| event.at_ms);
+        let watched = self.paused_by.is_none() && !self.status.is_final();
+        let slots = self.flight.names().take(PULSE_SLOTS_MAX).filter_map(|name| self.slots.get(&Slot::parse(name)?));
+        let unclaimed = slots.filter(|slot| watched && slot.state == Some(StepState::Dispatched));
+        let oldest = unclaimed.map(|slot| slot.since_ms).min().unwrap_or(self.now);
+        Pulse { status: self.status, quiet_ms: self.now.saturating_sub(last), unclaimed_ms: self.now.saturating_sub(oldest) }
     }
 
     pub(super) fn line(&self, id: &RunId) -> RunLine {

@@ -11,7 +11,7 @@ use crate::message::ControlReply;
 use crate::plan::Step;
 use crate::run::{Budget, RunStatus, StepInput, StepRecord, StepState};
 use crate::store::assemble::{Parts, RunFields, SlotFields, assemble, retired};
-use crate::store::{Claim, Controlled, Dispatch, Held, Owed, RunLine, Snapshot, StoreError, StoredPlan, Taken};
+use crate::store::{Claim, Controlled, Dispatch, Held, Live, Owed, Pulse, RunLine, Snapshot, StoreError, StoredPlan, Taken};
 
 /// An answer, read from the front.
 #[derive(Debug)]
@@ -193,6 +193,22 @@ impl Reply {
             });
         }
         Ok(events)
+    }
+
+    pub(super) fn pulse(mut self) -> Result<Option<Pulse>, StoreError> {
+        if self.0.is_empty() {
+            return Ok(None);
+        }
+        let status = self.status()?;
+        Ok(Some(Pulse { status, quiet_ms: self.number()?, unclaimed_ms: self.number()? }))
+    }
+
+    /// Adds one shard.
+    pub(super) fn live(mut self, live: &mut Live) -> Result<(), StoreError> {
+        live.count += self.number::<u64>()?;
+        live.late_ms = live.late_ms.max(self.number()?);
+        live.runs.extend(self.list()?.texts()?.iter().filter_map(|id| RunId::parse(id).ok()));
+        Ok(())
     }
 
     pub(super) fn run_line(mut self, run: &RunId) -> Result<Option<RunLine>, StoreError> {

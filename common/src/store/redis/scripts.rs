@@ -33,12 +33,14 @@ pub(super) enum Verb {
     Read,
     Wake,
     Due,
+    Pulse,
+    Live,
 }
 
 const PRELUDE: &str = include_str!("../prelude.lua");
 
 /// Every verb with its text; the order is that of [`Verb`].
-const TEXTS: [(Verb, &str); 19] = [
+const TEXTS: [(Verb, &str); 21] = [
     (Verb::OpenRun, include_str!("../open_run.lua")),
     (Verb::Claim, include_str!("../claim.lua")),
     (Verb::Renew, include_str!("../renew.lua")),
@@ -58,6 +60,8 @@ const TEXTS: [(Verb, &str); 19] = [
     (Verb::Read, include_str!("../read.lua")),
     (Verb::Wake, include_str!("../wake.lua")),
     (Verb::Due, include_str!("../due.lua")),
+    (Verb::Pulse, include_str!("../pulse.lua")),
+    (Verb::Live, include_str!("../live.lua")),
 ];
 
 /// The scripts as they are sent: limits, prelude (for verbs on a run), text.
@@ -71,7 +75,7 @@ pub(super) fn compile() -> Vec<Script> {
     TEXTS
         .iter()
         .map(|(verb, text)| match verb {
-            Verb::Wake | Verb::Due => Script::new(&format!("{limits}{text}")),
+            Verb::Wake | Verb::Due | Verb::Live => Script::new(&format!("{limits}{text}")),
             Verb::OpenRun
             | Verb::Claim
             | Verb::Renew
@@ -88,7 +92,8 @@ pub(super) fn compile() -> Vec<Script> {
             | Verb::Finish
             | Verb::Advance
             | Verb::TakeBack
-            | Verb::Read => Script::new(&format!("{limits}{PRELUDE}{text}")),
+            | Verb::Read
+            | Verb::Pulse => Script::new(&format!("{limits}{PRELUDE}{text}")),
         })
         .collect()
 }
