@@ -12,9 +12,9 @@ steps back until it is told to let them go.
     outside.py result-offline RUN        waits for the result of the offline model and checks it
     outside.py claimed-again PREFIX N    how many steps a second worker has taken over
     outside.py store-version             what the store is
-    outside.py console PORT              asks the console for everything once
+    outside.py console RUN               asks the console for everything once
 
-AMQP_PORT, REDIS_PORT, MODEL_URL, RABBITMQ_PASSWORD and REDIS_PASSWORD say where and how.
+AMQP_PORT, REDIS_PORT, CONSOLE_PORT, MODEL_URL, RABBITMQ_PASSWORD, REDIS_PASSWORD and API_TOKEN say where and how.
 """
 
 import json
@@ -25,6 +25,7 @@ import socket
 import sys
 import threading
 import time
+import urllib.error
 import urllib.request
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
@@ -257,13 +258,25 @@ def store_version():
     print(f"Valkey {info['valkey_version']}" if "valkey_version" in info else f"Redis {info['redis_version']}")
 
 
-def console(port):
-    """What any operator asks a console for. Whatever is not 200 raises."""
-    for path in ["/healthz", "/readyz", "/metrics", "/v1/runs"]:
-        with urllib.request.urlopen(f"http://127.0.0.1:{port}{path}", timeout=10) as response:
-            text = response.read().decode()
-    if "offline-1" not in text:
-        sys.exit(f"the run is not among the console's: {text[:500]}")
+def console(run):
+    """What an operator asks of a console. Whatever is not 200 raises."""
+
+    def get(path, **headers):
+        request = urllib.request.Request(f"http://127.0.0.1:{os.environ['CONSOLE_PORT']}{path}", headers=headers)
+        with urllib.request.urlopen(request, timeout=10) as response:
+            return response.read().decode()
+
+    get("/healthz")
+    get("/readyz")
+    if 'planrelay_queue_consumers{queue="steps"}' not in get("/metrics"):
+        sys.exit("the console does not count who consumes the steps")
+    if run not in get("/v1/runs", Authorization="Bearer " + os.environ["API_TOKEN"]):
+        sys.exit(f"{run} is not among the console's runs")
+    try:
+        get("/v1/runs")
+        sys.exit("the console answers without the token")
+    except urllib.error.HTTPError as error:
+        expect("the console's answer without the token", error.code, 401)
 
 
 if __name__ == "__main__":
