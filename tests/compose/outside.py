@@ -69,7 +69,7 @@ class Model(BaseHTTPRequestHandler):
         if system.startswith("You write plans"):
             message = self.plan(int(re.search(r"number (\d+)", prompt)[1]))
         elif system.startswith("You do one step"):
-            message = self.act(messages, prompt)
+            message = self.act(prompt)
         else:
             # The answer, made of what the steps came to.
             message = {"content": "The sum is " + re.findall(r"sum=(\d+)", prompt)[-1] + "."}
@@ -88,11 +88,11 @@ class Model(BaseHTTPRequestHandler):
         return {"content": json.dumps({"steps": steps})}
 
     @staticmethod
-    def act(messages, prompt):
-        outputs = [m["content"] for m in messages if m["role"] == "tool"]
+    def act(prompt):
+        outputs = re.findall(r'<output tool="calculate">\s*(\d+)', prompt)
         step = prompt.rsplit("The step to do:", 1)[-1]
         if outputs:
-            result = "value=" + re.search(r"\d+", outputs[-1])[0]
+            result = "value=" + outputs[-1]
         elif "add the results" in step:
             result = "sum=" + str(sum(int(value) for value in re.findall(r"value=(\d+)", prompt)))
         else:

@@ -11,5 +11,6 @@ mod matrix;
 mod obedience;
 mod outages;
 mod pipeline;
+mod privileges;
 mod recovery;
 mod refusals;

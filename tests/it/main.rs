@@ -6,6 +6,7 @@ mod bounds;
 mod broker_conformance;
 mod corpus;
 mod dead_letters;
+mod deploy;
 mod documents;
 mod invariants;
 mod llm_hostile;

@@ -132,8 +132,7 @@ impl Link {
                 self.metrics.reconnected(Server::Broker);
             }
             if stale || fresh {
-                let channel = connection.create_channel().await.map_err(|e| host.error(&e))?;
-                topology::declare(&channel, &self.prefix, self.queues).await.map_err(|(q, e)| host.declare_error(q, &e))?;
+                topology::declare(&connection, &self.prefix, self.queues).await.map_err(|(q, e)| host.declare_error(q, &e))?;
             }
             connection.create_channel().await.map_err(|e| host.error(&e).into())
         });
