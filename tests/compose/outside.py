@@ -2,12 +2,13 @@
 steps back until it is told to let them go.
 
     outside.py ports N                   N free ports of this host
+    outside.py host SUBNET               the address of this host for containers, whose default bridge has that subnet
     outside.py model ADDRESS PORT        serves the endpoint until it is killed
     outside.py held N                    waits until the endpoint holds N steps
     outside.py release                   lets them go, now and from now on
     outside.py publish PREFIX N          publishes the objectives PREFIX-1 to PREFIX-N, each confirmed by the broker
     outside.py publish-offline RUN       publishes one that the offline model can do
-    outside.py holders PREFIX N          who holds steps of those runs, a line each: how many, and the worker's name
+    outside.py busiest PREFIX N          who holds the most steps of those runs: how many, and the worker's name
     outside.py results PREFIX N          waits for their results and checks each of them
     outside.py result-offline RUN        waits for the result of the offline model and checks it
     outside.py claimed-again PREFIX N    how many steps a second worker has taken over
@@ -17,6 +18,7 @@ steps back until it is told to let them go.
 AMQP_PORT, REDIS_PORT, CONSOLE_PORT, MODEL_URL, RABBITMQ_PASSWORD, REDIS_PASSWORD and API_TOKEN say where and how.
 """
 
+import ipaddress
 import json
 import os
 import random
@@ -44,6 +46,17 @@ def ports(count):
             except OSError:
                 continue
     print(*found)
+
+
+def host(subnet):
+    """The address of this host that containers reach as host.docker.internal: the first one of the default bridge, or, where the engine
+    is in a virtual machine, the loopback address."""
+    bridge = str(next(ipaddress.ip_network(subnet).hosts()))
+    try:
+        with socket.create_server((bridge, 0)):
+            print(bridge)
+    except OSError:
+        print("127.0.0.1")
 
 
 # The model.
@@ -189,7 +202,7 @@ def is_step(slot):
     return slot is not None and slot.isdigit()
 
 
-def holders(prefix, count):
+def busiest(prefix, count):
     client, holding = store(), {}
     for _, run in runs(prefix, count):
         done = {slot for slot, _ in events(client, run, "step_finished")}
@@ -197,8 +210,8 @@ def holders(prefix, count):
         claims = {slot: data["worker"] for slot, data in events(client, run, "claimed") if is_step(slot) and slot not in done}
         for worker in claims.values():
             holding[worker] = holding.get(worker, 0) + 1
-    for worker, steps in sorted(holding.items(), key=lambda entry: -entry[1]):
-        print(steps, worker)
+    worker = max(holding, key=holding.get)
+    print(holding[worker], worker)
 
 
 def claimed_again(prefix, count):
@@ -282,11 +295,12 @@ def console(run):
 if __name__ == "__main__":
     commands = [
         ports,
+        host,
         model,
         held,
         publish,
         publish_offline,
-        holders,
+        busiest,
         results,
         result_offline,
         claimed_again,

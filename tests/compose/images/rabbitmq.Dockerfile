@@ -11,4 +11,5 @@ RUN apt-get update -qq \
 ENV HOME=/var/lib/rabbitmq RABBITMQ_LOGS=- LANG=C.UTF-8
 VOLUME /var/lib/rabbitmq
 EXPOSE 5672 15672 15692
-CMD ["rabbitmq-server"]
+# Not the wrapper of the package: it does not hand SIGTERM on.
+CMD ["/usr/lib/rabbitmq/bin/rabbitmq-server"]
