@@ -216,6 +216,23 @@ pub const DEAD_LETTER_TRIES_MAX: u32 = 3;
 /// Dead letters kept for reading in Redis.
 pub const DEAD_LETTERS_KEPT: usize = 1_000;
 
+// Looking at a stack (`planrelay doctor`).
+
+/// Largest first frame of a broker that is read, in bytes.
+pub const GREETING_BYTES_MAX: usize = 64 << 10;
+/// How long one question to a server may take that is only asked by `doctor`.
+pub const DOCTOR_TIMEOUT: Duration = Duration::from_secs(10);
+/// How long all questions to a model may take together; one that has to be loaded first takes its time.
+pub const DOCTOR_MODEL_TIMEOUT: Duration = Duration::from_secs(180);
+/// Largest answer of the broker's management API or of a list of models that is read, in bytes.
+pub const DOCTOR_BODY_BYTES_MAX: usize = 4 << 20;
+/// Nodes of a Redis Cluster that are looked at.
+pub const DOCTOR_NODES_MAX: usize = 100;
+/// Clocks that differ by more than this are worth a warning.
+pub const CLOCK_SKEW_MAX: Duration = Duration::from_secs(2);
+/// How long a consumer may keep a message, unless RabbitMQ is told otherwise.
+pub const CONSUMER_TIMEOUT_DEFAULT: Duration = Duration::from_secs(30 * 60);
+
 // Keeping.
 
 /// How long the keys of a finished run are kept.

@@ -9,10 +9,12 @@ use common::message::{ReplanPolicy, Respond};
 use common::run::RunStatus;
 
 pub use self::decision::{ApproveArgs, DecisionArgs, RejectArgs, RetryArgs};
-use crate::exit::EXIT_CODES;
+pub use self::doctor::DoctorArgs;
+use crate::exit::{DOCTOR_EXIT_CODES, EXIT_CODES};
 use crate::output::Format;
 
 mod decision;
+mod doctor;
 
 /// Longest wait that may be asked for, in seconds: a year.
 const TIMEOUT_SECS_MAX: u64 = 365 * 24 * 3600;
@@ -161,6 +163,9 @@ Examples:
   planrelay list --status failed --limit 5
   planrelay list -o jsonl | jq -r .run_id")]
     List(ListArgs),
+    /// Look at configuration, RabbitMQ, Redis and the model: what is well, what is not, and the command that mends it.
+    #[command(after_help = DOCTOR_EXIT_CODES, after_long_help = doctor::long_help())]
+    Doctor(DoctorArgs),
     /// Print the JSON Schemas of the messages and of the result document.
     #[command(after_long_help = "\
 Examples:
@@ -177,6 +182,9 @@ Examples:
 GET / lists what is answered. With PLANRELAY_API_TOKEN callers of /v1 must send it as `Authorization: Bearer …`.")]
     Serve,
     /// Ask the `planrelay serve` of this machine whether it is ready.
+    #[command(after_long_help = "\
+Examples:
+  PLANRELAY_HTTP=127.0.0.1:8080 planrelay healthcheck && echo ready")]
     Healthcheck,
 }
 

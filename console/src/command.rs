@@ -15,6 +15,7 @@ use crate::output::Format;
 
 mod ask;
 pub(crate) mod control;
+pub(crate) mod doctor;
 pub(crate) mod explain;
 pub(crate) mod list;
 pub(crate) mod result;

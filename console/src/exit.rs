@@ -73,6 +73,15 @@ Exit codes:
   6    the wait timed out; the run goes on, and a command may still be carried out
   130  interrupted with Ctrl-C; a submitted run goes on, one of `planrelay run` is cancelled";
 
+/// The codes of `planrelay doctor`, at the end of its help.
+pub(crate) const DOCTOR_EXIT_CODES: &str = "\
+Exit codes:
+  0    nothing has failed; there may be warnings
+  1    something else has failed
+  2    what is configured cannot be used: settings, arguments of queues, eviction
+  5    a server cannot be reached or refuses
+The first of 5, 2 and 1 that fits.";
+
 /// Why a command did not do what it should.
 #[derive(Debug)]
 pub(crate) struct Failure {

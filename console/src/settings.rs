@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use common::config::{Config, Loaded, Sources, ValueSource};
+use common::config::{Config, ConfigError, Loaded, Sources, ValueSource};
 use common::telemetry;
 
 use crate::args::Globals;
@@ -13,10 +13,9 @@ use crate::exit::{Exit, Failure};
 const LOG_DEFAULT: &str = "warn,common::store=error,lapin=off";
 
 /// Loads and checks the configuration.
-pub(crate) fn load(globals: &Globals) -> Result<Loaded, Failure> {
+pub(crate) fn load(globals: &Globals) -> Result<Loaded, ConfigError> {
     let sources = Sources::from_process(globals.config.clone(), flags(globals));
-    let loaded = Config::load(sources).map_err(|error| Failure::new(Exit::Usage, error))?;
-    Ok(with_quiet_logs(loaded))
+    Config::load(sources).map(with_quiet_logs)
 }
 
 /// The settings given as flags, by their keys.

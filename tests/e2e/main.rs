@@ -5,6 +5,7 @@
 
 mod chaos;
 mod command_line;
+mod doctor;
 mod http;
 mod kills;
 mod matrix;

@@ -100,6 +100,17 @@ async fn every_service_runs_with_the_least_privileges() {
     }
     assert!(!stack.logs().contains("NOPERM") && !stack.logs().contains("ACCESS_REFUSED"), "{}", stack.logs());
 
+    // Nor has the doctor anything against it, whoever asks.
+    let doctor = planrelay(&stack, &us, &["doctor"], 0).await;
+    assert!(doctor.contains("may consume none of the queues: enough to submit, for no service"), "{doctor}");
+    assert!(doctor.contains("enough to read and to submit, for no service"), "{doctor}");
+    for (user, enough) in
+        [("planner", "may declare, and may consume every queue"), ("executor", "may consume steps: enough for executor")]
+    {
+        let doctor = planrelay(&stack, &urls(&rabbit, &redis, user, "planrelay-service"), &["doctor"], 0).await;
+        assert!(doctor.contains(enough) && doctor.contains("1 warning"), "{doctor}");
+    }
+
     // Less is not enough: neither may declare queues, and a reader writes nothing.
     for user in ["submitter", "executor"] {
         let mut command = stack.command("planner");

@@ -2,6 +2,7 @@
 //! `lapin` and `deadpool_lapin`.
 //!
 //! - `address`: what a URL may be. `link`: one connection, kept up. `topology`: the queues. `wire`: envelopes as AMQP properties.
+//! - `inspect`, `greeting` and `management`: what `planrelay doctor` asks; nothing else uses them.
 //! - `publish`: one task per confirm channel publishes for the whole process. `consume`: one task per consumer.
 //!
 //! One connection publishes and one consumes, because the broker blocks connections that publish when it runs out of memory or disk;
@@ -29,8 +30,11 @@ use crate::tasks::Tasks;
 
 mod address;
 mod consume;
+mod greeting;
+pub mod inspect;
 mod ledger;
 mod link;
+pub mod management;
 mod publish;
 mod topology;
 mod wire;

@@ -99,6 +99,8 @@ fn every_setting_reaches_its_field() {
         ("PLANRELAY_RETENTION_SECS", "80"),
         ("PLANRELAY_SHUTDOWN_GRACE_SECS", "9"),
         ("PLANRELAY_SEARCH_DIR", "/docs"),
+        ("PLANRELAY_HTTP", "[::1]:8080"),
+        ("PLANRELAY_API_TOKEN", "t"),
         ("PLANRELAY_LOG", "planner=debug"),
         ("PLANRELAY_LOG_FORMAT", "json"),
     ];
@@ -136,11 +138,16 @@ fn every_setting_reaches_its_field() {
     let roles = [llm.planner_model, llm.executor_model, llm.summarizer_model].map(Option::unwrap_or_default);
     assert_eq!((roles, llm.timeout), (["a".into(), "b".into(), "c".into()], secs(1)));
     assert_eq!((config.prefix.as_str(), config.tools.search_dir.unwrap()), ("x", "/docs".into()));
+    assert_eq!(config.http.listen, Some("[::1]:8080".parse().unwrap()));
+    assert_eq!(config.http.token.unwrap().expose_secret(), "t");
     assert_eq!((config.log.filter.as_str(), config.log.format), ("planner=debug", LogFormat::Json));
 }
 
 #[test]
 fn bad_values_are_named_with_what_is_accepted() {
+    for bad in ["8080", "localhost:8080", ":8080", "0.0.0.0:99999"] {
+        refused(&[("PLANRELAY_HTTP", bad)], &["is not an address and a port such as 127.0.0.1:8080 or 0.0.0.0:8080"]);
+    }
     refused(&[("PLANRELAY_CONCURRENCY", "abc")], &["PLANRELAY_CONCURRENCY: \"abc\" is not a whole number from 1 to 1000"]);
     for bad in ["0", "1001", "-1", "1.5", "99999999999999999999", "8 steps"] {
         refused(&[("PLANRELAY_CONCURRENCY", bad)], &["is not a whole number from 1 to 1000"]);

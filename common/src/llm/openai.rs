@@ -22,6 +22,7 @@ mod failure;
 mod ladder;
 mod planning;
 mod price;
+pub mod probe;
 mod verdict;
 
 /// Most tokens of one reply: a model that never stops must not write until the time-out.
@@ -31,7 +32,7 @@ const ANSWER_TOKENS_MAX: u32 = 4096;
 /// The same for a model that has been seen to reason at length first.
 const REASONING_TOKENS_MAX: u32 = 16_384;
 /// How often a final answer that is cut off is continued.
-const CONTINUATIONS_MAX: usize = 2;
+pub const CONTINUATIONS_MAX: u32 = 2;
 
 /// An OpenAI-compatible endpoint. A cheap handle.
 #[derive(Debug, Clone)]

@@ -30,6 +30,7 @@ use crate::plan::OnFailedDependency;
 use crate::run::{Halt, RunStatus, StepRecord};
 
 mod connection;
+pub mod inspect;
 mod reply;
 mod scripts;
 mod single;

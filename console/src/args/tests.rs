@@ -30,6 +30,8 @@ fn lines_that_are_understood() {
         "run --replan on-failure --deadline 60 --max-tokens 9 --max-model-calls 9 --max-tool-calls 0 --max-cost 0.5 x",
         "submit --approve --approval-timeout 60 --replan never x",
         "explain r -o json",
+        "doctor",
+        "doctor --no-model --management-url https://rabbitmq:15671 -o jsonl",
         "cancel r --reason why --by alice",
         "pause r",
         "resume r",

@@ -58,11 +58,19 @@ impl PrivateRabbit {
         file("rabbitmq.conf", &lines);
         // Both are 60 s and 5 s otherwise, and have no place in rabbitmq.conf.
         file("advanced.config", "[{rabbit, [{channel_tick_interval, 1000}, {quorum_tick_interval, 500}]}].\n");
-        file("enabled_plugins", "[].\n");
+        let managed = lines.contains("\nmanagement.");
+        file("enabled_plugins", if managed { "[rabbitmq_management].\n" } else { "[].\n" });
         let process = spawn(folder.path(), &node, distribution);
         let mut server = Self { folder, node, port, distribution, process };
         server.answers().await;
         server
+    }
+
+    /// A node with the management API, and the API's URL.
+    pub async fn managed() -> (Self, String) {
+        let port = free_port().to_string();
+        let server = Self::start(&[("management.tcp.ip", "127.0.0.1"), ("management.tcp.port", &port)]).await;
+        (server, format!("http://{}:{port}", Ipv4Addr::LOCALHOST))
     }
 
     /// What `AMQP_URL` must be.

@@ -61,7 +61,7 @@ pub(super) async fn delete(channel: &Channel, prefix: &str) -> Result<(), Error>
     Ok(())
 }
 
-fn arguments(queue: Queue, prefix: &str) -> FieldTable {
+pub(super) fn arguments(queue: Queue, prefix: &str) -> FieldTable {
     let mut arguments = FieldTable::default();
     let mut text = |key: &'static str, value: &str| {
         arguments.insert(key.into(), AMQPValue::LongString(value.into()));

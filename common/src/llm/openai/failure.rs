@@ -5,7 +5,7 @@ use std::time::Duration;
 use reqwest::header::{DATE, HeaderMap, LOCATION, RETRY_AFTER};
 use serde_json::Value;
 
-use crate::clock::Clock;
+use crate::clock::{Clock, http_date};
 use crate::limits::{RETRY_AFTER_DEFAULT, RETRY_AFTER_MAX};
 use crate::llm::LlmError;
 
@@ -215,48 +215,9 @@ fn retry_after(headers: &HeaderMap) -> Duration {
     seconds.map_or(RETRY_AFTER_DEFAULT, |seconds| Duration::from_secs_f64(seconds.min(RETRY_AFTER_MAX.as_secs_f64())))
 }
 
-/// Seconds since 1970 of an HTTP date (RFC 9110, IMF-fixdate: `Sun, 06 Nov 1994 08:49:37 GMT`).
-fn http_date(text: &str) -> Option<u64> {
-    const MONTHS: [&str; 12] = ["Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec"];
-    let (_, date) = text.split_once(", ")?;
-    let parts: Vec<&str> = date.split([' ', ':']).collect();
-    let [day, month, year, hour, minute, second, "GMT"] = parts.as_slice() else { return None };
-    let number = |text: &str, max: u64| text.parse::<u64>().ok().filter(|n| *n <= max);
-    let (day, year) = (number(day, 31).filter(|day| *day > 0)?, number(year, 9999).filter(|year| *year >= 1970)?);
-    let month = u64::try_from(MONTHS.iter().position(|name| name == month)?).ok()?;
-    let (hour, minute, second) = (number(hour, 23)?, number(minute, 59)?, number(second, 60)?);
-    // Days since 1970 in the calendar whose year starts in March, so that the leap day comes last.
-    let (shifted_year, shifted_month) = if month < 2 { (year - 1, month + 10) } else { (year, month - 2) };
-    let leaps = shifted_year / 4 - shifted_year / 100 + shifted_year / 400;
-    let days = shifted_year * 365 + leaps + (shifted_month * 153 + 2) / 5 + day - 1;
-    Some((days - 719_468) * 86_400 + hour * 3600 + minute * 60 + second)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn http_dates_are_read() {
-        for (text, seconds) in [
-            ("Thu, 01 Jan 1970 00:00:00 GMT", 0),
-            ("Sun, 06 Nov 1994 08:49:37 GMT", 784_111_777),
-            ("Thu, 29 Feb 2024 12:00:00 GMT", 1_709_208_000),
-            ("Fri, 01 Mar 2024 00:00:00 GMT", 1_709_251_200),
-        ] {
-            assert_eq!(http_date(text), Some(seconds), "{text}");
-        }
-        for bad in [
-            "",
-            "now",
-            "Sun, 06 Nov 1994 08:49:37",
-            "Sun, 06 Foo 1994 08:49:37 GMT",
-            "Sun, 00 Nov 1994 08:49:37 GMT",
-            "Sun, 06 Nov 1 1:1:1 GMT",
-        ] {
-            assert_eq!(http_date(bad), None, "{bad:?}");
-        }
-    }
 
     #[test]
     fn waits_are_bounded() {

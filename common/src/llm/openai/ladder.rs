@@ -27,7 +27,7 @@ pub(super) enum Rung {
 }
 
 impl Rung {
-    fn name(self) -> &'static str {
+    pub(super) fn name(self) -> &'static str {
         match self {
             Rung::JsonSchema => "json_schema",
             Rung::ToolCall => "tool_call",

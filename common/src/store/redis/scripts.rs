@@ -98,6 +98,13 @@ pub(super) fn compile() -> Vec<Script> {
         .collect()
 }
 
+/// The commands in the scripts, and some words that are none: everything in quotes and capitals.
+pub(super) fn commands() -> impl Iterator<Item = String> {
+    let is_command = |word: &&str| word.len() > 2 && word.bytes().all(|byte| byte.is_ascii_uppercase());
+    let texts = TEXTS.iter().map(|(_, text)| *text).chain([PRELUDE]);
+    texts.flat_map(move |text| text.split('\'').filter(is_command)).map(str::to_owned)
+}
+
 /// Appends usage and events as `account` in `prelude.lua` reads them.
 pub(super) fn push_account(arguments: &mut Vec<String>, account: &Account) {
     let usage = &account.usage;
