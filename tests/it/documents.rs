@@ -21,7 +21,10 @@ fn compose_hands_every_setting_on() {
     assert!(variables.len() > 20, "{variables:?}");
     for variable in variables.into_iter().filter(|variable| *variable != "PLANRELAY_PREFIX") {
         let key = format!("{variable}:");
-        assert!(compose.lines().any(|line| line.trim_start().starts_with(&key)), "deploy/compose.yaml does not hand {variable} on");
+        assert!(
+            compose.lines().any(|line| line.trim_start().starts_with(&key)),
+            "deploy/compose.yaml does not hand {variable} on"
+        );
     }
 }
 
