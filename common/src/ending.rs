@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use serde_json::json;
-use tracing::info;
+use tracing::{debug, info};
 
 use crate::document::{Ending, document};
 use crate::env::Env;
@@ -32,8 +32,12 @@ pub async fn end_run(
     let end = Finish { status, error: error.clone(), document: text.clone(), retention };
     if recorded!(env, env.store.finish(run, slot, epoch, &end, &account))? == Held::Kept {
         env.metrics.run_ended(status, Duration::from_millis(document.duration_ms));
-        let why = error.map(|error| format!(", {error}")).unwrap_or_default();
-        info!(run_id = %run, status = status.as_str(), "run {run}: {}{why}", status.as_str());
+        info!(status = status.as_str(), "run {run}: {}", status.as_str());
+        if let Some(error) = error {
+            // It may quote what a model wrote.
+            debug!("run {run}: {error}");
+        }
+        env.traces.run_ended(run, snapshot, &document);
         relay::reply(env, run, snapshot, text).await;
     }
     Ok(())

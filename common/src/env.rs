@@ -8,6 +8,7 @@ use crate::ids::Ids;
 use crate::llm::Llm;
 use crate::metrics::Metrics;
 use crate::store::Store;
+use crate::telemetry::Traces;
 
 /// The world as a service sees it. A cheap handle.
 #[derive(Debug, Clone)]
@@ -24,6 +25,8 @@ pub struct Env {
     pub llm: Llm,
     /// What is counted for people who watch.
     pub metrics: Metrics,
+    /// Where spans go.
+    pub traces: Traces,
     /// The name of this process in claims and events: `<service>-<random>`.
     pub worker: Arc<str>,
 }

@@ -53,7 +53,7 @@ pub async fn hold<T>(
         biased;
         done = work => Ended::Done(done),
         () = lost(env, run, slot, epoch, lease) => {
-            debug!(run_id = %run, slot = %slot, epoch, "run {run} slot {slot}: lease lost, work dropped");
+            debug!(slot = %slot, epoch, "run {run} slot {slot}: lease lost, work dropped");
             // If the broker gave the message to somebody else because a connection broke, that counts as no death: this process lives.
             let _uncounted_or_not = env.store.release(run, slot, epoch).await;
             Ended::Lost
@@ -74,7 +74,7 @@ async fn lost(env: &Env, run: &RunId, slot: Slot, epoch: u64, lease: Duration) {
         match env.store.renew(run, slot, epoch, lease).await {
             Ok(Held::Kept) => {}
             Ok(Held::Lost | Held::Ended) => return,
-            Err(error) => warn!(run_id = %run, slot = %slot, "run {run} slot {slot}: lease not renewed: {error}"),
+            Err(error) => warn!(slot = %slot, "run {run} slot {slot}: lease not renewed: {error}"),
         }
     }
 }

@@ -253,6 +253,14 @@ pub const DEAD_LETTER_CHARS_KEPT: usize = 16 << 10;
 pub const REASON_CHARS_MAX: usize = 500;
 /// Longest trace context that is handed on, in bytes; W3C's has 55.
 pub const TRACEPARENT_BYTES_MAX: usize = 255;
+/// How long the last spans of a process may take on their way to the collector.
+pub const TRACE_FLUSH_MAX: Duration = Duration::from_secs(5);
+/// How often it is said that a collector does not take spans.
+pub const TRACE_COMPLAINT_INTERVAL: Duration = Duration::from_secs(300);
+/// Largest answer of a collector that is read, in bytes.
+pub const TRACE_RESPONSE_BYTES_MAX: usize = 64 << 10;
+/// What is said of a prompt, a reply, arguments or a result in one attribute of a span, in bytes before they are escaped.
+pub const TRACE_CONTENT_BYTES_MAX: usize = 64 << 10;
 /// How often a planner looks for live runs whose wake-up has been lost.
 pub const SWEEP_INTERVAL: Duration = Duration::from_secs(10);
 /// Runs that one such look takes.

@@ -273,6 +273,18 @@ pub enum LlmError {
     Permanent(String),
 }
 
+impl LlmError {
+    /// Which kind it is, in one word.
+    pub fn kind(&self) -> &'static str {
+        match self {
+            LlmError::Transient(_) => "transient",
+            LlmError::RateLimited { .. } => "rate_limited",
+            LlmError::Exhausted(_) => "exhausted",
+            LlmError::Permanent(_) => "permanent",
+        }
+    }
+}
+
 impl Llm {
     /// Who answers, by configuration. `auto` is the endpoint if a key or another base URL than OpenAI's own is configured, else
     /// offline. Connects to nothing yet. The error names the setting that cannot be used.

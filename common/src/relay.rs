@@ -11,8 +11,14 @@ use crate::recorded;
 use crate::run::Outcome;
 use crate::store::{Dispatch, Snapshot, StoreError};
 
-/// The W3C trace context of the message in hand, handed on to what follows from it.
+/// The W3C trace context of a run, which all its messages carry; see [`crate::telemetry::traces`].
 pub type Trace<'a> = Option<&'a str>;
+
+/// What the messages of `run` carry, by its record: for work that no message of the run's own has led to.
+pub async fn trace(env: &Env, run: &RunId) -> Result<Option<String>, StoreError> {
+    let stored = recorded!(env, env.store.traceparent(run))?;
+    Ok(env.traces.of_run(run, stored.as_deref()))
+}
 
 /// A message body as JSON. Our own types hold nothing that JSON cannot say.
 fn body(message: &impl serde::Serialize) -> Vec<u8> {
@@ -78,6 +84,8 @@ pub async fn objective(env: &Env, run: &RunId) -> Result<(), StoreError> {
     let envelope = Envelope {
         reply_to: snapshot.reply_to,
         correlation_id: snapshot.correlation_id,
+        // As the submission carried it: should the store lose the run, it begins where it began.
+        traceparent: snapshot.traceparent,
         ..Envelope::new(String::new(), PLAN_OWED, body(&message))
     };
     publish_all(env, vec![(Queue::Objectives, envelope)]).await;
@@ -99,26 +107,34 @@ pub async fn completion(env: &Env, trace: Trace<'_>, run: &RunId, revision: u32)
 /// Publishes the result document to the submitter's `reply_to`, if there is one.
 pub async fn reply(env: &Env, run: &RunId, snapshot: &Snapshot, document: String) {
     let Some(queue) = &snapshot.reply_to else { return };
-    answer(env, run, (queue, snapshot.correlation_id.as_deref()), "result", document.into_bytes()).await;
+    let trace = env.traces.of_run(run, snapshot.traceparent.as_deref());
+    answer(env, trace.as_deref(), run, (queue, snapshot.correlation_id.as_deref()), ("result", document.into_bytes())).await;
 }
 
 /// Publishes to a queue of somebody who asked. A queue that does not exist any more, or that takes nothing, is their choice: after
 /// [`REPLY_TRIES_MAX`] tries the answer stays in the store only.
-pub async fn answer(env: &Env, run: &RunId, (queue, correlation_id): (&str, Option<&str>), kind: &str, body: Vec<u8>) {
+pub async fn answer(
+    env: &Env,
+    trace: Trace<'_>,
+    run: &RunId,
+    (queue, correlation_id): (&str, Option<&str>),
+    (kind, body): (&str, Vec<u8>),
+) {
     for tries in 0..REPLY_TRIES_MAX {
         let mut envelope = Envelope::new(env.ids.unique(), kind, body.clone());
         envelope.correlation_id = correlation_id.map(str::to_owned);
+        envelope.traceparent = trace.map(str::to_owned);
         match env.broker.publish(Target::Named(queue.to_owned()), envelope).await {
             Ok(()) => return,
             Err(PublishError::Unroutable(_)) => break,
             Err(error @ PublishError::Unconfirmed(_)) => {
                 let wait = backoff(tries, RETRY_BACKOFF_MIN, HANDLE_BACKOFF_MAX, env.ids.fraction());
-                warn!(run_id = %run, "run {run}: {kind} not confirmed, publishing again in {wait:?}: {error}");
+                warn!("run {run}: {kind} not confirmed, publishing again in {wait:?}: {error}");
                 tokio::time::sleep(wait).await;
             }
         }
     }
-    warn!(run_id = %run, "run {run}: reply_to queue {queue} takes no {kind}, it stays in the store");
+    warn!("run {run}: reply_to queue {queue} takes no {kind}, it stays in the store");
 }
 
 /// Publishes the reply of a run that has ended: for a redelivery, which cannot know whether the first delivery came that far.

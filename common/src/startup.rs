@@ -111,6 +111,7 @@ pub fn service<P, C: std::fmt::Display, E: std::fmt::Display>(
             Ok(None) => ExitCode::SUCCESS,
             Ok(Some((started, prepared, listener))) => {
                 let (broker, worker) = (started.env.broker.clone(), started.env.worker.clone());
+                let traces = started.env.traces.clone();
                 let health = Health { env: started.env.clone(), queues, stop: started.stop.clone() };
                 let pages = async {
                     if let Some(listener) = listener {
@@ -123,6 +124,7 @@ pub fn service<P, C: std::fmt::Display, E: std::fmt::Display>(
                     () = pages => Ok(()),
                 };
                 broker.close().await;
+                traces.shutdown().await;
                 match ended {
                     Ok(()) => {
                         info!("{worker} stopped");
@@ -165,6 +167,7 @@ async fn start<P, C: std::fmt::Display>(
     let stop = crate::shutdown::signal().map_err(|error| refused(1, error))?;
     let ids = Ids::random();
     let worker: Arc<str> = format!("{name}-{}", &ids.unique()[..8]).into();
+    let traces = crate::telemetry::traces(name, &worker, &config.prefix).map_err(|error| refused(CONFIGURATION, error))?;
     let llm = Llm::from_config(&config.llm).map_err(|error| refused(CONFIGURATION, error))?;
     let listener = match config.http.listen {
         Some(address) => Some(health::listen(address).await.map_err(|why| refused(CONFIGURATION, why))?),
@@ -174,6 +177,15 @@ async fn start<P, C: std::fmt::Display>(
     let redis = Redis::connect(&config.store, &config.prefix, StoreTime::Own, &metrics).await?;
     let rabbit = Rabbit::connect(&config.broker, &config.prefix, &worker, ids.clone(), &metrics).await?;
     info!(worker = &*worker, model = llm.name(), concurrency = config.run.concurrency, "{worker} started, model {}", llm.name());
-    let env = Env { clock: Clock::System, ids, broker: Broker::Rabbit(rabbit), store: Store::Redis(redis), llm, metrics, worker };
+    let env = Env {
+        clock: Clock::System,
+        ids,
+        broker: Broker::Rabbit(rabbit),
+        store: Store::Redis(redis),
+        llm,
+        metrics,
+        traces,
+        worker,
+    };
     Ok(Some((Started { env, config, stop }, prepared, listener)))
 }

@@ -332,6 +332,11 @@ impl Store {
         verb!(self, None, live(limit))
     }
 
+    /// The W3C trace context that the run hangs under, if it has one.
+    pub async fn traceparent(&self, run: &RunId) -> Result<Option<String>, StoreError> {
+        verb!(self, Some(run), traceparent(run))
+    }
+
     /// The result document as JSON, once the run has ended.
     pub async fn result(&self, run: &RunId) -> Result<Option<String>, StoreError> {
         verb!(self, Some(run), result(run))

@@ -56,7 +56,8 @@ where
             () = stop.cancelled() => break,
             Some(ended) = running.join_next() => report(ended),
             delivery = consumer.next(), if running.len() < usize::from(concurrency) => {
-                running.spawn(attend(env.clone(), queue, delivery, handle.clone(), stop.clone()));
+                let attended = attend(env.clone(), queue, delivery, handle.clone(), stop.clone());
+                running.spawn(crate::telemetry::work(attended));
             }
         }
     }

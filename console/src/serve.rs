@@ -13,6 +13,7 @@ use common::metrics::Metrics;
 use common::shutdown;
 use common::store::redis::Redis;
 use common::store::{Store, StoreTime};
+use common::telemetry::Traces;
 
 use crate::display::say;
 use crate::exit::{Exit, Failure};
@@ -34,7 +35,8 @@ pub(crate) async fn run(config: &Config) -> Result<Exit, Failure> {
     let (broker, store) = (Broker::Rabbit(rabbit), Store::Redis(redis));
     let client = Client::new(store.clone(), ids.clone(), Clock::System);
     let worker = "planrelay serve".into();
-    let env = Env { clock: Clock::System, ids, broker: broker.clone(), store, llm: Llm::Offline, metrics, worker };
+    let env =
+        Env { clock: Clock::System, ids, broker: broker.clone(), store, llm: Llm::Offline, metrics, traces: Traces::Off, worker };
     let api = api::routes(client, broker.clone(), config.http.token.as_ref(), stop.clone());
     let pages = health::routes(Health { env: env.clone(), queues: &[], stop: stop.clone() }).merge(api);
     say(&format!("planrelay answers at http://{address}"));

@@ -14,6 +14,7 @@ use common::plan::Step;
 use common::reference::resolve;
 use common::run::{Outcome, Usage, Verdict};
 use common::store::{Account, Claim};
+use common::telemetry::spans;
 use common::tool::ToolCall;
 use serde_json::{Value, json};
 
@@ -39,6 +40,8 @@ pub struct Done {
 pub enum Failure {
     /// Worth another attempt.
     Transient(String),
+    /// The model did not say in a form that can be used whether the step is done. Worth another attempt; quotes the model.
+    Unjudged(String),
     /// The endpoint asks for patience; costs no attempt.
     RateLimited {
         /// What it said.
@@ -63,6 +66,21 @@ pub enum Failure {
     Exhausted(String),
     /// The lease is lost; nothing is to be recorded.
     Lost,
+}
+
+impl Failure {
+    /// Which kind it is, for traces.
+    pub fn kind(&self) -> &'static str {
+        match self {
+            Failure::Transient(_) => "transient",
+            Failure::RateLimited { .. } => "rate_limited",
+            Failure::Permanent(_) => "permanent",
+            Failure::Judged { .. } => "judged",
+            Failure::Unjudged(_) => "unjudged",
+            Failure::Exhausted(_) => "exhausted",
+            Failure::Lost => "lost",
+        }
+    }
 }
 
 impl From<LlmError> for Failure {
@@ -157,7 +175,14 @@ impl<'a> Attempt<'a> {
         let work = async {
             match step.and_then(|step| Some((step, step.tool_hint.as_ref()?, step.arguments.as_ref()?))) {
                 Some((step, tool, arguments)) => self.exact(step, tool, arguments).await,
-                None => self.turns().await,
+                None => {
+                    let span = spans::agent("executor");
+                    let ended = span.around(self.turns()).await;
+                    if let Err(failure) = &ended {
+                        span.failed(failure.kind());
+                    }
+                    ended
+                }
             }
         };
         let done = match tokio::time::timeout(limit, work).await {
@@ -207,8 +232,8 @@ impl<'a> Attempt<'a> {
         };
         match self.ask(&turns[..2], true).await? {
             Move::Conclude(judged) => Ok(Done { result: output, ..Done::try_from(judged)? }),
-            Move::Unusable { complaint, .. } => Err(Failure::Transient(format!("the result could not be judged: {complaint}"))),
-            Move::Call(_) => Err(Failure::Transient("the result could not be judged: the model called a tool".to_owned())),
+            Move::Unusable { complaint, .. } => Err(Failure::Unjudged(format!("the result could not be judged: {complaint}"))),
+            Move::Call(_) => Err(Failure::Unjudged("the result could not be judged: the model called a tool".to_owned())),
         }
     }
 
@@ -228,7 +253,10 @@ impl<'a> Attempt<'a> {
         self.meter.reserve(&Need::TOOL_CALL).await?;
         let context = CallContext::new(&self.message.run_id, self.message.step_number, self.calls);
         self.calls += 1;
-        let called = self.executor.tools.call(call, &context).await;
+        let span = spans::tool(&call.tool, self.executor.tools.has(&call.tool), &context.idempotency_key, &call.arguments);
+        let called = span.around(self.executor.tools.call(call, &context)).await;
+        span.returned(&called.output);
+        drop(span);
         self.meter.came_back();
         let used = Usage { tool_calls: 1, ..Usage::default() };
         self.usage += used;

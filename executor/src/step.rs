@@ -8,12 +8,13 @@ use common::event::{EventDraft, EventType};
 use common::id::Slot;
 use common::lease::{self, Ended};
 use common::limits::{CLAIMS_MAX, PARKS_MAX, RESULT_BYTES_MAX, RETRY_BACKOFF_MAX, RETRY_BACKOFF_MIN};
-use common::message::{self, StepMessage};
+use common::message::{self, Queue, StepMessage};
 use common::metrics::AttemptEnd;
 use common::recorded;
 use common::relay::{self, Trace};
 use common::run::{Outcome as StepOutcome, StepRecord, Usage};
 use common::store::{Account, Again, Claim, ClaimRequest, Claimed, Held, Owed, Reported, StoreError};
+use common::telemetry::{names, traces};
 use common::worker::Outcome;
 use serde_json::{Value, json};
 use tokio::time::Instant;
@@ -30,11 +31,15 @@ struct InHand<'a> {
 
 /// Handles one message of the steps queue.
 pub async fn handle(executor: &Executor, envelope: &Envelope, redelivered: bool) -> Outcome {
+    let arrival = executor.env.traces.arrival();
     let message: StepMessage = match message::parse(&envelope.body) {
         Ok(message) => message,
         Err(refusal) => return Outcome::Park { why: refusal.to_string() },
     };
-    match claim_and_run(executor, envelope, &message, redelivered).await {
+    let (run, trace) = (&message.run_id, envelope.traceparent.as_deref());
+    let span = executor.env.traces.handling((Queue::Steps, envelope, arrival), run, Some(message.step_number), trace);
+    span.says(names::STEP_ATTEMPT, i64::from(message.attempt));
+    match span.around(claim_and_run(executor, envelope, &message, redelivered)).await {
         Ok(outcome) => outcome,
         Err(error) => Outcome::Park { why: error.to_string() },
     }
@@ -70,18 +75,24 @@ async fn claim_and_run(
             Ok(Outcome::Done)
         }
         Claimed::Done { owed, state } => {
+            traces::here(names::OUTCOME, "done");
             tell(executor, &hand, state.outcome().unwrap_or(StepOutcome::Failed), owed).await;
             Ok(Outcome::Done)
         }
         Claimed::Duplicate { worker } => {
-            debug!(run_id = %run, step = %message.step_number, "run {run} step {}: runs on {worker}, duplicate dropped", message.step_number);
+            traces::here(names::OUTCOME, "duplicate");
+            debug!("run {run} step {}: runs on {worker}, duplicate dropped", message.step_number);
             Ok(Outcome::Done)
         }
         Claimed::Stale { why } => {
-            debug!(run_id = %run, step = %message.step_number, "run {run} step {}: stale message dropped, {why}", message.step_number);
+            traces::here(names::OUTCOME, "stale");
+            debug!("run {run} step {}: stale message dropped, {why}", message.step_number);
             Ok(Outcome::Done)
         }
-        Claimed::Finished(_status) => Ok(Outcome::Done),
+        Claimed::Finished(_status) => {
+            traces::here(names::OUTCOME, "finished");
+            Ok(Outcome::Done)
+        }
     }
 }
 
@@ -89,6 +100,8 @@ async fn run_claimed(executor: &Executor, hand: &InHand<'_>, claim: Claim) -> Re
     let env = &executor.env;
     let (run, slot) = (&hand.message.run_id, Slot::Step(hand.message.step_number));
     let started = Instant::now();
+    traces::here(names::STEP_ATTEMPT, i64::from(claim.attempt));
+    traces::here(names::STEP_EPOCH, i64::try_from(claim.epoch).unwrap_or(i64::MAX));
     let mut attempt = Attempt::new(executor, hand.message, &claim);
     let ended = lease::hold(env, run, slot, claim.epoch, executor.config.lease, &executor.drain, attempt.run()).await;
     match ended {
@@ -105,10 +118,12 @@ async fn run_claimed(executor: &Executor, hand: &InHand<'_>, claim: Claim) -> Re
         // Whoever holds the step now has a message of its own, or this very one came back to it.
         Ended::Lost => {
             env.metrics.attempted(AttemptEnd::Lost);
+            traces::here(names::OUTCOME, "lost");
             Ok(Outcome::Done)
         }
         Ended::Released => {
             env.metrics.attempted(AttemptEnd::Released);
+            traces::here(names::OUTCOME, "released");
             Ok(Outcome::Retry { after: Duration::ZERO, why: "the executor stops".to_owned() })
         }
     }
@@ -146,6 +161,7 @@ async fn conclude(executor: &Executor, hand: &InHand<'_>, claim: &Claim, work: W
     let more = claim.attempt < attempts;
     let backed_off = || backoff(claim.attempt - 1, RETRY_BACKOFF_MIN, RETRY_BACKOFF_MAX, executor.env.ids.fraction());
     let tried = |why: &str| format!("{why} (attempt {} of {attempts})", claim.attempt);
+    let failed = work.result.as_ref().map_or_else(Failure::kind, |_| "oversized");
     let (again, after, why) = match &work.result {
         Ok(done) => {
             let oversized = oversized(&done.result);
@@ -155,13 +171,13 @@ async fn conclude(executor: &Executor, hand: &InHand<'_>, claim: &Claim, work: W
             executor.env.metrics.attempted(AttemptEnd::Lost);
             return Ok(());
         }
-        Err(Failure::Transient(why)) if more => (Again::Retry, backed_off(), why.clone()),
+        Err(Failure::Transient(why) | Failure::Unjudged(why)) if more => (Again::Retry, backed_off(), why.clone()),
         Err(Failure::Judged { retryable: true, why, .. }) if more => (Again::Anew(work.anew), backed_off(), why.clone()),
         Err(Failure::RateLimited { after, why }) if claim.parks < PARKS_MAX => {
             // Not all who were told the same time should come back at the same moment.
             (Again::Park, after.mul_f64(1.0 + executor.env.ids.fraction() / 4.0), why.clone())
         }
-        Err(Failure::Transient(why) | Failure::Judged { retryable: true, why, .. }) => {
+        Err(Failure::Transient(why) | Failure::Unjudged(why) | Failure::Judged { retryable: true, why, .. }) => {
             let why = tried(why);
             return end(executor, hand, claim, work, Some(why)).await;
         }
@@ -174,7 +190,8 @@ async fn conclude(executor: &Executor, hand: &InHand<'_>, claim: &Claim, work: W
             return end(executor, hand, claim, work, Some(why)).await;
         }
     };
-    give_back(executor, hand, claim, work.account, (again, after, why)).await
+    traces::here_failed(failed);
+    give_back(executor, hand, claim, work.account, (again, after, why, failed)).await
 }
 
 /// Why a result cannot be stored, if it is too large.
@@ -205,6 +222,7 @@ async fn end(executor: &Executor, hand: &InHand<'_>, claim: &Claim, work: Work, 
     let (run, step) = (&hand.message.run_id, hand.message.step_number);
     let record = record(executor, &work, error.clone());
     let (outcome, duration_ms) = (record.outcome, record.duration_ms);
+    let why = work.result.as_ref().map_or_else(Failure::kind, |_| "oversized");
     let mut account = work.account;
     let data = json!({"outcome": outcome, "error": error, "duration_ms": duration_ms, "worker": &*env.worker, "tool": work.tool, "verdict": record.verdict, "learned": record.learned});
     account.events.push(EventDraft::new(EventType::StepFinished, data));
@@ -212,16 +230,22 @@ async fn end(executor: &Executor, hand: &InHand<'_>, claim: &Claim, work: Work, 
         Reported::Recorded(owed) => {
             env.metrics.attempted(AttemptEnd::Reported);
             env.metrics.step_ended(&record);
-            info!(run_id = %run, step = %step, outcome = outcome.as_str(), duration_ms, "run {run} step {step}: {}", outcome.as_str());
+            traces::here(names::OUTCOME, outcome.as_str());
+            if outcome != StepOutcome::Succeeded {
+                traces::here_failed(why);
+            }
+            info!(outcome = outcome.as_str(), duration_ms, "run {run} step {step}: {}", outcome.as_str());
             tell(executor, hand, outcome, owed).await;
         }
         Reported::Stale => {
             env.metrics.attempted(AttemptEnd::Lost);
-            debug!(run_id = %run, step = %step, "run {run} step {step}: lost to another executor, outcome dropped")
+            traces::here(names::OUTCOME, "lost");
+            debug!("run {run} step {step}: lost to another executor, outcome dropped")
         }
         Reported::Finished(status) => {
             env.metrics.attempted(AttemptEnd::Lost);
-            debug!(run_id = %run, step = %step, "run {run} step {step}: run is {}, outcome dropped", status.as_str())
+            traces::here(names::OUTCOME, "finished");
+            debug!("run {run} step {step}: run is {}, outcome dropped", status.as_str())
         }
     }
     Ok(())
@@ -233,7 +257,7 @@ async fn give_back(
     hand: &InHand<'_>,
     claim: &Claim,
     mut account: Account,
-    (again, after, why): (Again, Duration, String),
+    (again, after, why, failed): (Again, Duration, String, &'static str),
 ) -> Result<(), StoreError> {
     let env = &executor.env;
     let (run, step) = (&hand.message.run_id, hand.message.step_number);
@@ -242,9 +266,16 @@ async fn give_back(
         Again::Park => EventType::Parked,
     };
     account.events.push(EventDraft::new(kind, json!({"error": why, "after_ms": millis(after)})));
+    traces::here(names::OUTCOME, if again == Again::Park { "parked" } else { "again" });
     let slot = Slot::Step(step);
     let retried = recorded!(env, env.store.retry(run, slot, claim.epoch, again.clone(), after, &account))?;
-    info!(run_id = %run, step = %step, attempt = claim.attempt, "run {run} step {step}: again in {after:?}: {why}");
+    // What a model said of its own work, or wrote that could not be used, is none of an operator's business.
+    if matches!(failed, "judged" | "unjudged") {
+        info!(attempt = claim.attempt, "run {run} step {step}: again in {after:?}: {failed}");
+        debug!("run {run} step {step}: again in {after:?}: {why}");
+    } else {
+        info!(attempt = claim.attempt, "run {run} step {step}: again in {after:?}: {why}");
+    }
     let (held, owed) = retried;
     env.metrics.attempted(if held == Held::Kept { (&again).into() } else { AttemptEnd::Lost });
     if held == Held::Kept {

@@ -143,6 +143,11 @@ impl Toolbox {
         self.0.values().map(|entry| entry.spec.clone()).collect()
     }
 
+    /// Whether there is a tool of that name.
+    pub fn has(&self, name: &str) -> bool {
+        self.0.contains_key(name)
+    }
+
     /// Calls a tool: at most [`TOOL_TIMEOUT`] long, at most [`TOOL_OUTPUT_BYTES_MAX`] of output. A panic in the tool is an
     /// error like any other.
     pub async fn call(&self, call: &ToolCall, ctx: &CallContext) -> Called {

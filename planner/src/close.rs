@@ -5,7 +5,7 @@ use common::ending::end_run;
 use common::event::{EventDraft, EventType};
 use common::id::{RunId, Slot, StepNumber};
 use common::recorded;
-use common::relay;
+use common::relay::{self, Trace};
 use common::run::{Outcome, StepRecord};
 use common::store::{Account, Claim, ClaimRequest, Claimed, Owed, Reported, StoreError};
 use serde_json::json;
@@ -28,21 +28,30 @@ pub async fn close(planner: &Planner, run: &RunId, slot: Slot, why: &str) -> Res
         Claimed::Finished(_) => return relay::reply_again(env, run).await,
         Claimed::Done { .. } | Claimed::Duplicate { .. } | Claimed::Stale { .. } => return Ok(()),
     };
-    warn!(run_id = %run, slot = %slot, "run {run} slot {slot}: closed as failed, {why}");
+    warn!(slot = %slot, "run {run} slot {slot}: closed as failed, {why}");
+    let trace = relay::trace(env, run).await?;
+    let trace = trace.as_deref();
     match slot {
-        Slot::Step(step) => close_step(planner, run, step, &claim, why).await,
+        Slot::Step(step) => close_step(planner, trace, run, step, &claim, why).await,
         Slot::Plan => match planning::give_up(planner, run, &claim, why).await? {
             Owed::Summary => {
-                relay::completion(env, None, run, 1).await;
+                relay::completion(env, trace, run, 1).await;
                 Ok(())
             }
-            Owed::Planner | Owed::Nothing => dispatch::dispatch(planner, None, run, &env.ids.unique()).await,
+            Owed::Planner | Owed::Nothing => dispatch::dispatch(planner, trace, run, &env.ids.unique()).await,
         },
         Slot::Summary => close_summary(planner, run, &claim, why).await,
     }
 }
 
-async fn close_step(planner: &Planner, run: &RunId, step: StepNumber, claim: &Claim, why: &str) -> Result<(), StoreError> {
+async fn close_step(
+    planner: &Planner,
+    trace: Trace<'_>,
+    run: &RunId,
+    step: StepNumber,
+    claim: &Claim,
+    why: &str,
+) -> Result<(), StoreError> {
     let env = &planner.env;
     let record =
         StepRecord { worker: Some(env.worker.to_string()), ..StepRecord::without_result(Outcome::Failed, why.to_owned()) };
@@ -53,8 +62,8 @@ async fn close_step(planner: &Planner, run: &RunId, step: StepNumber, claim: &Cl
         env.metrics.step_ended(&record);
     }
     match reported {
-        Reported::Recorded(Owed::Summary) => relay::completion(env, None, run, 1).await,
-        Reported::Recorded(Owed::Planner) => relay::report(env, None, run, step, Outcome::Failed).await,
+        Reported::Recorded(Owed::Summary) => relay::completion(env, trace, run, 1).await,
+        Reported::Recorded(Owed::Planner) => relay::report(env, trace, run, step, Outcome::Failed).await,
         Reported::Recorded(Owed::Nothing) | Reported::Stale | Reported::Finished(_) => {}
     }
     Ok(())

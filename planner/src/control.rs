@@ -2,10 +2,10 @@
 
 use common::broker::Envelope;
 use common::id::RunId;
-use common::message::{self, Command, ControlMessage, ControlReply, WIRE_VERSION};
+use common::message::{self, Command, ControlMessage, ControlReply, Queue, WIRE_VERSION};
 use common::plan::check;
 use common::recorded;
-use common::relay;
+use common::relay::{self, Trace};
 use common::store::{Control, Controlled, StoreError};
 use common::worker::Outcome;
 use tracing::info;
@@ -23,14 +23,27 @@ pub async fn handle(planner: &Planner, envelope: &Envelope) -> Outcome {
         Ok(message) => message,
         Err(refusal) => return Outcome::Park { why: refusal.to_string() },
     };
-    match decide(planner, envelope, &message).await {
+    match decide_traced(planner, envelope, &message).await {
         Ok(()) => Outcome::Done,
         Err(error) => Outcome::Park { why: error.to_string() },
     }
 }
 
+async fn decide_traced(planner: &Planner, envelope: &Envelope, message: &ControlMessage) -> Result<(), StoreError> {
+    let (env, run) = (&planner.env, &message.run_id);
+    let arrival = env.traces.arrival();
+    let trace = relay::trace(env, run).await?;
+    let span = env.traces.handling((Queue::Controls, envelope, arrival), run, None, trace.as_deref());
+    span.around(decide(planner, envelope, message, trace.as_deref())).await
+}
+
 /// Has the store decide, publishes what the run owes then, and answers.
-pub(crate) async fn decide(planner: &Planner, envelope: &Envelope, message: &ControlMessage) -> Result<(), StoreError> {
+pub(crate) async fn decide(
+    planner: &Planner,
+    envelope: &Envelope,
+    message: &ControlMessage,
+    trace: Trace<'_>,
+) -> Result<(), StoreError> {
     let env = &planner.env;
     let (run, command) = (&message.run_id, message.command);
     let unnamed = env.ids.unique();
@@ -49,12 +62,12 @@ pub(crate) async fn decide(planner: &Planner, envelope: &Envelope, message: &Con
     };
     let controlled = recorded!(env, env.store.control(run, &control))?;
     let Controlled { answer, message: said, status, plan, dispatch, summary } = controlled;
-    info!(run_id = %run, command = command.as_str(), by = control.by, "run {run}: {} by {}: {said}", command.as_str(), control.by);
-    follow_up(planner, envelope, run, (plan, dispatch, summary)).await?;
+    info!(command = command.as_str(), by = control.by, "run {run}: {} by {}: {said}", command.as_str(), control.by);
+    follow_up(planner, trace, run, (plan, dispatch, summary)).await?;
     if let Some(queue) = &envelope.reply_to {
         let reply = ControlReply { version: WIRE_VERSION, run_id: run.clone(), command, answer, message: said, status };
         let body = serde_json::to_vec(&reply).unwrap_or_default();
-        relay::answer(env, run, (queue, envelope.correlation_id.as_deref()), "control_reply", body).await;
+        relay::answer(env, trace, run, (queue, envelope.correlation_id.as_deref()), ("control_reply", body)).await;
     }
     Ok(())
 }
@@ -76,12 +89,11 @@ fn text(planner: &Planner, message: &ControlMessage) -> (String, String) {
 /// Publishes what the run owes now. A planner that dies before that leaves it to the redelivery, which is told the same.
 async fn follow_up(
     planner: &Planner,
-    envelope: &Envelope,
+    trace: Trace<'_>,
     run: &RunId,
     (plan, dispatch, summary): (bool, bool, bool),
 ) -> Result<(), StoreError> {
     let env = &planner.env;
-    let trace = envelope.traceparent.as_deref();
     if plan {
         relay::objective(env, run).await?;
     }

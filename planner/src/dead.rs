@@ -7,7 +7,7 @@ use common::id::{RunId, Slot};
 use common::limits::{DEAD_LETTER_CHARS_KEPT, DEAD_LETTER_TRIES_MAX, HANDLE_BACKOFF_MAX, REASON_CHARS_MAX};
 use common::message::{self, Body, CompletionMessage, ControlMessage, ObjectiveMessage, Queue, ReportMessage, StepMessage};
 use common::recorded;
-use common::relay;
+use common::relay::{self, Trace};
 use common::store::{StoreError, TakenBack};
 use common::worker::Outcome;
 use serde_json::json;
@@ -59,42 +59,65 @@ pub async fn handle(planner: &Planner, envelope: &Envelope) -> Outcome {
 /// one letter counts as one claim.
 async fn revive(planner: &Planner, envelope: &Envelope, reason: &str, taken: &mut Option<TakenBack>) -> Result<(), StoreError> {
     let env = &planner.env;
-    let trace = envelope.traceparent.as_deref();
-    // Steps that were taken under the letter's id and may not have been published are taken again.
-    let token = &envelope.message_id;
-    let (run, slot) = match letter(envelope) {
-        Letter::Of(run, slot) => (run, slot),
+    let arrival = env.traces.arrival();
+    let letter = letter(envelope);
+    let run = match &letter {
+        Letter::Of(run, _) | Letter::Report(run) => run,
         Letter::Objective(run, message) => {
             // Its planner may have died before there was a run: then this is all that is left of it.
-            if taken.is_none() && !objective::open(planner, envelope, &run, &message, true).await? {
+            if taken.is_none() && objective::open(planner, envelope, run, message, true).await?.is_none() {
                 return Ok(());
             }
-            (run, Slot::Plan)
+            run
         }
+        Letter::Control(message) => &message.run_id,
         Letter::Nameless(message) => {
-            objective::stamp(planner, envelope, *message).await;
+            objective::stamp(planner, envelope, (**message).clone()).await;
             return Ok(());
         }
-        Letter::Report(run) => return dispatch::dispatch(planner, trace, &run, token).await,
-        Letter::Control(message) => return control::decide(planner, envelope, &message).await,
         Letter::Foreign => return Ok(()),
     };
+    let trace = relay::trace(env, run).await?;
+    let trace = trace.as_deref();
+    let span = env.traces.handling((Queue::Dead, envelope, arrival), run, None, trace);
+    // Steps that were taken under the letter's id and may not have been published are taken again.
+    let token = &envelope.message_id;
+    let slot = match &letter {
+        Letter::Of(_, slot) => *slot,
+        Letter::Objective(..) => Slot::Plan,
+        Letter::Report(run) => return span.around(dispatch::dispatch(planner, trace, run, token)).await,
+        Letter::Control(message) => return span.around(control::decide(planner, envelope, message, trace)).await,
+        Letter::Nameless(_) | Letter::Foreign => return Ok(()),
+    };
+    span.around(take_back(planner, trace, run, (slot, token), reason, taken)).await
+}
+
+/// Takes the slot back that a letter was for, and publishes what the run owes then.
+async fn take_back(
+    planner: &Planner,
+    trace: Trace<'_>,
+    run: &RunId,
+    (slot, token): (Slot, &str),
+    reason: &str,
+    taken: &mut Option<TakenBack>,
+) -> Result<(), StoreError> {
+    let env = &planner.env;
     let owed = match *taken {
         Some(owed) => owed,
-        None => *taken.insert(recorded!(env, env.store.take_back(&run, slot, token, reason))?),
+        None => *taken.insert(recorded!(env, env.store.take_back(run, slot, token, reason))?),
     };
     match owed {
         TakenBack::Gone => match slot {
-            Slot::Plan | Slot::Summary => relay::reply_again(env, &run).await?,
+            Slot::Plan | Slot::Summary => relay::reply_again(env, run).await?,
             Slot::Step(_) => {}
         },
-        TakenBack::Plan => relay::objective(env, &run).await?,
-        TakenBack::Summary => relay::completion(env, trace, &run, 1).await,
+        TakenBack::Plan => relay::objective(env, run).await?,
+        TakenBack::Summary => relay::completion(env, trace, run, 1).await,
         TakenBack::Poisoned => {
-            close::close(planner, &run, slot, &format!("its messages became dead letters too often, the last one: {reason}"))
+            close::close(planner, run, slot, &format!("its messages became dead letters too often, the last one: {reason}"))
                 .await?;
         }
-        TakenBack::Dispatch | TakenBack::Kept => dispatch::dispatch(planner, trace, &run, token).await?,
+        TakenBack::Dispatch | TakenBack::Kept => dispatch::dispatch(planner, trace, run, token).await?,
     }
     Ok(())
 }

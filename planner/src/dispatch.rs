@@ -14,7 +14,7 @@ pub async fn dispatch(planner: &Planner, trace: Trace<'_>, run: &RunId, token: &
     let env = &planner.env;
     let taken = recorded!(env, env.store.take_ready(run, token))?;
     if !taken.steps.is_empty() {
-        debug!(run_id = %run, steps = taken.steps.len(), "run {run}: dispatching {} steps", taken.steps.len());
+        debug!(steps = taken.steps.len(), "run {run}: dispatching {} steps", taken.steps.len());
         let steps = taken.steps.len();
         relay::steps(env, trace, run, taken.steps).await;
         env.metrics.dispatched(steps);

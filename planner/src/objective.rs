@@ -11,6 +11,7 @@ use common::recorded;
 use common::relay;
 use common::run::Budget;
 use common::store::{ApprovalRule, NewRun, Opened, RunRules, Snapshot, StoreError};
+use common::telemetry::{self, spans::Arrival};
 use common::worker::Outcome;
 use tracing::{info, warn};
 
@@ -19,6 +20,7 @@ use crate::planning;
 
 /// Handles one message of the objectives queue.
 pub async fn handle(planner: &Planner, envelope: &Envelope, redelivered: bool) -> Outcome {
+    let arrival = planner.env.traces.arrival();
     let mut message: ObjectiveMessage = match message::parse(&envelope.body) {
         Ok(message) => message,
         Err(refusal) => return Outcome::Park { why: refusal.to_string() },
@@ -31,7 +33,7 @@ pub async fn handle(planner: &Planner, envelope: &Envelope, redelivered: bool) -
         }
         Err(bad) => return Outcome::Park { why: format!("message_id is taken as run_id: {bad}") },
     };
-    match open_and_plan(planner, envelope, &run, &message, redelivered).await {
+    match open_and_plan(planner, envelope, &run, &message, redelivered, arrival).await {
         Ok(outcome) => outcome,
         Err(error) => Outcome::Park { why: error.to_string() },
     }
@@ -77,37 +79,48 @@ async fn open_and_plan(
     run: &RunId,
     message: &ObjectiveMessage,
     redelivered: bool,
+    arrival: Arrival,
 ) -> Result<Outcome, StoreError> {
-    if !open(planner, envelope, run, message, redelivered).await? {
-        return Ok(Outcome::Done);
-    }
-    planning::plan_and_dispatch(planner, run, envelope, redelivered).await
+    let Some(Live { trace }) = open(planner, envelope, run, message, redelivered).await? else { return Ok(Outcome::Done) };
+    let trace = trace.as_deref();
+    let span = planner.env.traces.handling((Queue::Objectives, envelope, arrival), run, None, trace);
+    span.around(planning::plan_and_dispatch(planner, run, envelope, redelivered, trace)).await
 }
 
-/// Opens the run that a message asks for, unless it exists; answers for one that has ended. Says whether the run is live.
+/// A run that has not ended.
+pub(crate) struct Live {
+    /// What its messages carry.
+    pub(crate) trace: Option<String>,
+}
+
+/// Opens the run that a message asks for, unless it exists; answers for one that has ended.
 pub(crate) async fn open(
     planner: &Planner,
     envelope: &Envelope,
     run: &RunId,
     message: &ObjectiveMessage,
     redelivered: bool,
-) -> Result<bool, StoreError> {
+) -> Result<Option<Live>, StoreError> {
     let env = &planner.env;
-    match recorded!(env, env.store.open_run(run, &new_run(planner, envelope, message)))? {
+    let new = new_run(planner, envelope, run, message);
+    match recorded!(env, env.store.open_run(run, &new))? {
         Opened::Created => {
             env.metrics.run_opened();
-            info!(run_id = %run, "run {run}: opened");
+            let trace = env.traces.of_run(run, new.traceparent.as_deref());
+            telemetry::about(run, None, trace.as_deref());
+            info!("run {run}: opened");
+            Ok(Some(Live { trace }))
         }
         Opened::Exists(status) if status.is_final() => {
             // A plan that is owed does not ask for an answer; but the delivery before this one may have died before its reply.
             if redelivered || envelope.kind != relay::PLAN_OWED {
                 answer(planner, envelope, run).await?;
             }
-            return Ok(false);
+            Ok(None)
         }
-        Opened::Exists(_live) => {}
+        // The first submission's trace is the run's.
+        Opened::Exists(_live) => Ok(Some(Live { trace: relay::trace(env, run).await? })),
     }
-    Ok(true)
 }
 
 /// Asked again: whoever waits for this reply gets the answer that there is.
@@ -123,15 +136,16 @@ async fn answer(planner: &Planner, envelope: &Envelope, run: &RunId) -> Result<(
 }
 
 /// The run that a message asks for.
-fn new_run(planner: &Planner, envelope: &Envelope, message: &ObjectiveMessage) -> NewRun {
+fn new_run(planner: &Planner, envelope: &Envelope, run: &RunId, message: &ObjectiveMessage) -> NewRun {
     let allowed = planner.config.parallel_steps;
+    let env = &planner.env;
     NewRun {
         request: serde_json::to_string(message).unwrap_or_default(),
         objective: message.objective.clone(),
         window: message.options.max_parallel_steps.unwrap_or(allowed).clamp(1, allowed),
         reply_to: envelope.reply_to.clone(),
         correlation_id: envelope.correlation_id.clone(),
-        traceparent: envelope.traceparent.clone(),
+        traceparent: env.traces.begin_run(run, envelope.traceparent.as_deref(), &env.ids),
         rules: rules(planner, &message.options),
     }
 }

@@ -19,9 +19,10 @@ use common::patch::Revision;
 use common::plan::{Plan, check};
 use common::quote::quote;
 use common::recorded;
-use common::relay;
+use common::relay::{self, Trace};
 use common::run::RunStatus;
 use common::store::{Account, Again, Claim, ClaimRequest, Claimed, Held, Owed, PlanNote, Put, Snapshot, StoreError};
+use common::telemetry::{names, spans, traces};
 use common::worker::Outcome;
 use serde_json::json;
 use tracing::{debug, info};
@@ -39,6 +40,18 @@ pub(crate) enum Failure {
     Store(StoreError),
 }
 
+impl Failure {
+    /// Which kind it is, for traces.
+    pub(crate) fn kind(&self) -> &'static str {
+        match self {
+            Failure::Llm(error) => error.kind(),
+            Failure::Refused(_) => "refused",
+            Failure::Lost => "lost",
+            Failure::Store(_) => "store",
+        }
+    }
+}
+
 /// A run whose plan slot is in hand.
 pub(crate) struct InHand<'a> {
     pub(crate) planner: &'a Planner,
@@ -53,12 +66,13 @@ pub(crate) struct InHand<'a> {
 }
 
 /// Plans the run, or looks at its plan again, unless that is done or being done; then publishes what is ready. `envelope` is the message
-/// in hand.
+/// in hand; `trace`, what the run's messages carry.
 pub async fn plan_and_dispatch(
     planner: &Planner,
     run: &RunId,
     envelope: &Envelope,
     redelivered: bool,
+    trace: Trace<'_>,
 ) -> Result<Outcome, StoreError> {
     let env = &planner.env;
     let nonce = env.ids.unique();
@@ -69,7 +83,7 @@ pub async fn plan_and_dispatch(
     let claimed = recorded!(env, env.store.claim(run, &request))?;
     env.metrics.claimed(Slot::Plan, &claimed);
     let owed = match claimed {
-        Claimed::Execute(claim) => match work(planner, run, &claim).await? {
+        Claimed::Execute(claim) => match spans::plan().around(work(planner, run, &claim)).await? {
             Ended::Done(owed) => owed,
             // Somebody else's now, or decided under this very claim, with the reply lost: another look at the message tells.
             Ended::Lost => return Ok(Outcome::Retry { after: Duration::ZERO, why: "the plan slot was lost".to_owned() }),
@@ -87,7 +101,6 @@ pub async fn plan_and_dispatch(
         }
         Claimed::Duplicate { .. } | Claimed::Stale { .. } | Claimed::Finished(_) => return Ok(Outcome::Done),
     };
-    let trace = envelope.traceparent.as_deref();
     match owed {
         Owed::Summary => relay::completion(env, trace, run, 1).await,
         Owed::Planner | Owed::Nothing => dispatch::dispatch(planner, trace, run, message_id).await?,
@@ -213,7 +226,7 @@ pub(crate) async fn paid(
 
 /// The entry of a draft that cannot be used.
 pub(crate) fn plan_refused(run: &RunId, round: u32, complaints: &[String]) -> EventDraft {
-    info!(run_id = %run, round, "run {run}: plan refused, {} complaints", complaints.len());
+    info!(round, "run {run}: plan refused, {} complaints", complaints.len());
     EventDraft::new(EventType::PlanRefused, json!({"complaints": complaints, "round": round}))
 }
 
@@ -248,14 +261,15 @@ async fn store_plan(hand: &InHand<'_>, plan: Plan, reason: &str, mut account: Ac
     match put {
         Put::Stored(owed) => {
             env.metrics.planned(if current == 0 { PlanKind::First } else { PlanKind::Revision });
-            info!(run_id = %run, steps = revision.plan.steps.len(), "run {run}: plan with {} steps", revision.plan.steps.len());
+            traces::here(names::PLAN_REVISION, i64::from(current + 1));
+            info!(steps = revision.plan.steps.len(), "run {run}: plan with {} steps", revision.plan.steps.len());
             if let Some(approval) = snapshot.approval {
                 recorded!(env, env.store.wake(run, approval.timeout))?;
             }
             Ok(owed)
         }
         Put::Lost | Put::Moved => {
-            debug!(run_id = %run, "run {run}: another planner's plan stands");
+            debug!("run {run}: another planner's plan stands");
             Ok(Owed::Nothing)
         }
     }
@@ -263,6 +277,7 @@ async fn store_plan(hand: &InHand<'_>, plan: Plan, reason: &str, mut account: Ac
 
 /// No plan for now, or for good.
 async fn fail(hand: &InHand<'_>, failure: Failure, account: Account) -> Result<Owed, StoreError> {
+    traces::here_failed(failure.kind());
     let why = match again(hand, failure, account.clone()).await? {
         Ok(owed) => return Ok(owed),
         Err(why) => format!("no plan could be made: {why}"),
@@ -290,7 +305,7 @@ pub(crate) async fn again(hand: &InHand<'_>, failure: Failure, mut account: Acco
     let kind = if again == Again::Park { EventType::Parked } else { EventType::StepRetried };
     account.events.push(EventDraft::new(kind, json!({"error": why, "after_ms": millis(after)})));
     let (_, owed) = recorded!(env, env.store.retry(run, Slot::Plan, claim.epoch, again.clone(), after, &account))?;
-    info!(run_id = %run, "run {run}: planning again in {after:?}: {why}");
+    info!("run {run}: planning again in {after:?}: {why}");
     Ok(Ok(owed))
 }
 

@@ -12,8 +12,9 @@ use common::quote::quote;
 use common::recorded;
 use common::run::{Halt, HaltKind, Outcome};
 use common::store::{Account, Claim, Held, Owed, PlanNote, Put, Snapshot, StoreError};
+use common::telemetry::{names, traces};
 use serde_json::json;
-use tracing::info;
+use tracing::{debug, info};
 
 use crate::Planner;
 use crate::planning::{Failure, InHand, again, journaled, outline, paid, plan_refused, refusal};
@@ -35,6 +36,7 @@ pub(crate) async fn decide(hand: &mut InHand<'_>) -> Result<Owed, StoreError> {
         Ok(owed) => return Ok(owed),
         Err(failure) => failure,
     };
+    traces::here_failed(failure.kind());
     match again(hand, failure, account.clone()).await? {
         Ok(owed) => Ok(owed),
         Err(why) => keep(hand.planner, hand.run, hand.claim, &hand.snapshot, &why, account).await,
@@ -90,7 +92,8 @@ async fn fit(hand: &mut InHand<'_>, draft: &serde_json::Value, account: &Account
         };
         match store(hand, &patch, account.clone()).await.map_err(Failure::Store)? {
             Put::Stored(owed) => {
-                info!(run_id = %hand.run, "run {}: re-plan: {:?}, {}", hand.run, patch.decision, patch.reason);
+                info!("run {}: re-plan: {:?}", hand.run, patch.decision);
+                debug!("run {}: re-plan: {}", hand.run, patch.reason);
                 return Ok(Fitted::Done(owed));
             }
             Put::Lost => return Ok(Fitted::Lost),
@@ -124,6 +127,7 @@ async fn revise(hand: &InHand<'_>, patch: &Patch, revision: &Revision, mut accou
     let data = json!({"revision": current + 1, "steps": steps, "reason": reason, "plan": plan, "diff": diff});
     account.events.push(EventDraft::new(EventType::PlanStored, data));
     let quote = quote(&revision.plan, request.options.respond, &planner.tools);
+    traces::here(names::PLAN_REVISION, i64::from(current + 1));
     let note = PlanNote { reason: reason.clone(), diff: Some(diff), quote: Some(quote) };
     let put = recorded!(env, env.store.put_plan(run, claim.epoch, current, revision, &note, &snapshot.news, &account))?;
     if matches!(put, Put::Stored(_)) {
@@ -163,6 +167,7 @@ pub(crate) async fn keep(
     if held == Held::Kept {
         env.metrics.planned(PlanKind::Kept);
     }
-    info!(run_id = %run, "run {run}: the plan stays: {reason}");
+    info!("run {run}: the plan stays");
+    debug!("run {run}: the plan stays: {reason}");
     Ok(owed)
 }

@@ -5,6 +5,7 @@ use common::id::RunId;
 use common::limits::{SWEEP_INTERVAL, SWEEP_RUNS_MAX, WAKEUP_INTERVAL_MAX, WAKEUP_POLL, WAKEUPS_PER_POLL_MAX};
 use common::relay;
 use common::store::{Advance, StoreError};
+use common::telemetry;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tracing::warn;
@@ -50,7 +51,7 @@ async fn sweep(planner: &Planner, offset: usize) -> Result<usize, StoreError> {
 
 async fn wake_due(planner: &Planner) -> Result<(), StoreError> {
     for run in planner.env.store.due(WAKEUPS_PER_POLL_MAX).await? {
-        if let Err(error) = advance(planner, &run).await {
+        if let Err(error) = telemetry::work(advance(planner, &run)).await {
             warn!(run_id = %run, "run {run}: not advanced, {error}");
         }
     }
@@ -60,6 +61,7 @@ async fn wake_due(planner: &Planner) -> Result<(), StoreError> {
 /// Does what the run owes now, and sets its next wake-up.
 pub async fn advance(planner: &Planner, run: &RunId) -> Result<(), StoreError> {
     let env = &planner.env;
+    telemetry::about(run, None, None);
     match env.store.advance(run).await? {
         Advance::Gone => env.store.settle(run).await,
         Advance::Live { next_look, plan, dispatch, summary } => {
@@ -68,11 +70,13 @@ pub async fn advance(planner: &Planner, run: &RunId) -> Result<(), StoreError> {
                 // Planning takes its time: it belongs to a message, which is bounded and comes back if this process dies.
                 relay::objective(env, run).await?;
             }
+            let trace = if dispatch || summary { relay::trace(env, run).await? } else { None };
+            let trace = trace.as_deref();
             if dispatch {
-                dispatch::dispatch(planner, None, run, &env.ids.unique()).await?;
+                dispatch::dispatch(planner, trace, run, &env.ids.unique()).await?;
             }
             if summary {
-                relay::completion(env, None, run, 1).await;
+                relay::completion(env, trace, run, 1).await;
             }
             env.store.looked(run, next_look).await
         }

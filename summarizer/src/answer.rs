@@ -10,6 +10,7 @@ use common::meter::Meter;
 use common::metrics::Purpose;
 use common::run::{Halt, HaltKind, Outcome, StepInput, StepView};
 use common::store::{Claim, Snapshot};
+use common::telemetry::spans;
 use serde_json::Value;
 
 /// An answer and what it took.
@@ -46,8 +47,12 @@ pub async fn answer(env: &Env, run: &RunId, claim: &Claim, snapshot: &Snapshot) 
             let meter = Meter::of(env, run, Slot::Summary, claim.epoch, claim.budget);
             let halted = halted.map(|halt| halt.reason.as_str());
             let task = AnswerTask { objective: &view.objective, steps: &inputs, halted, meter: &meter };
-            let answered = env.llm.answer(&task).await;
+            let span = spans::agent("summarizer");
+            let answered = span.around(env.llm.answer(&task)).await;
             env.metrics.asked(Purpose::Answer, env.llm.name(), &answered);
+            if let Err(Failed { error, .. }) = &answered {
+                span.failed(error.kind());
+            }
             match answered {
                 Ok(reply) => {
                     let model = reply.calls.last().map(|call| call.model.clone());

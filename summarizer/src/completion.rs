@@ -11,7 +11,7 @@ use common::id::{RunId, Slot};
 use common::lease::{self, Ended};
 use common::limits::{CLAIMS_MAX, PARKS_MAX, RETRY_BACKOFF_MAX, RETRY_BACKOFF_MIN};
 use common::llm::{AnswerTask, Failed, LlmError};
-use common::message::{self, CompletionMessage};
+use common::message::{self, CompletionMessage, Queue};
 use common::meter::Meter;
 use common::metrics::Purpose;
 use common::recorded;
@@ -27,11 +27,15 @@ use crate::answer::{Answer, answer, inputs, listed};
 
 /// Handles one message of the completions queue.
 pub async fn handle(summarizer: &Summarizer, envelope: &Envelope, redelivered: bool) -> Outcome {
+    let arrival = summarizer.env.traces.arrival();
     let message: CompletionMessage = match message::parse(&envelope.body) {
         Ok(message) => message,
         Err(refusal) => return Outcome::Park { why: refusal.to_string() },
     };
-    match summarize(summarizer, &message.run_id, &envelope.message_id, redelivered).await {
+    let run = &message.run_id;
+    let trace = envelope.traceparent.as_deref();
+    let span = summarizer.env.traces.handling((Queue::Completions, envelope, arrival), run, None, trace);
+    match span.around(summarize(summarizer, run, &envelope.message_id, redelivered)).await {
         Ok(outcome) => outcome,
         Err(error) => Outcome::Park { why: error.to_string() },
     }
@@ -61,7 +65,7 @@ async fn summarize(summarizer: &Summarizer, run: &RunId, message_id: &str, redel
             return Ok(Outcome::Done);
         }
         Claimed::Finished(_) | Claimed::Done { .. } | Claimed::Duplicate { .. } | Claimed::Stale { .. } => {
-            debug!(run_id = %run, "run {run}: completion dropped, nothing is owed");
+            debug!("run {run}: completion dropped, nothing is owed");
             return Ok(Outcome::Done);
         }
     };
@@ -108,7 +112,7 @@ async fn fail(
     account.add(&calls, Purpose::Answer.as_str());
     account.events.push(EventDraft::new(kind, data));
     recorded!(env, env.store.retry(run, Slot::Summary, claim.epoch, again.clone(), after, &account))?;
-    info!(run_id = %run, "run {run}: answering again in {after:?}: {error}");
+    info!("run {run}: answering again in {after:?}: {error}");
     Ok(())
 }
 

@@ -15,3 +15,4 @@ mod pipeline;
 mod privileges;
 mod recovery;
 mod refusals;
+mod traces;

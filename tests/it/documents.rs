@@ -51,6 +51,37 @@ fn clients_stay_behind_their_seams() {
     }
 }
 
+/// Traces have their place as well, and their names a place in it.
+#[test]
+fn telemetry_stays_in_its_place() {
+    let root = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("..");
+    let mut files = Vec::new();
+    for folder in ["common", "planner", "executor", "summarizer", "console"] {
+        sources(&root.join(folder).join("src"), &mut files);
+    }
+    for (word, home) in [
+        ("opentelemetry", "common/src/telemetry"),
+        ("tracing_subscriber", "common/src/telemetry"),
+        ("\"gen_ai.", "common/src/telemetry/names.rs"),
+        ("\"messaging.", "common/src/telemetry/names.rs"),
+        ("\"planrelay.run.", "common/src/telemetry/names.rs"),
+        ("\"planrelay.step.", "common/src/telemetry/names.rs"),
+    ] {
+        let (mut at_home, mut elsewhere) = (0, Vec::new());
+        for file in &files {
+            let code = std::fs::read_to_string(file).unwrap();
+            let uses = code.lines().filter(|line| line.split("//").next().unwrap_or_default().contains(word)).count();
+            if file.to_string_lossy().contains(home) {
+                at_home += uses;
+            } else if uses > 0 {
+                elsewhere.push(file);
+            }
+        }
+        assert!(at_home > 0, "nothing says {word} in {home} any more");
+        assert!(elsewhere.is_empty(), "{word} belongs into {home}, and stands in {elsewhere:?}");
+    }
+}
+
 /// The three services never depend on each other, and common on none of them.
 #[test]
 fn dependencies_point_one_way() {

@@ -28,6 +28,8 @@ mod lost_writes;
 mod repair;
 mod runs;
 
+/// The trace of every run.
+const TRACE: &str = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01";
 const LEASE: Duration = Duration::from_secs(30);
 
 /// Steps with what they depend on.
@@ -64,7 +66,7 @@ impl Bench {
             window,
             reply_to: Some("reply".into()),
             correlation_id: None,
-            traceparent: None,
+            traceparent: Some(TRACE.into()),
             rules,
         };
         self.store.open_run(&self.run, &new).await.unwrap()

@@ -48,6 +48,7 @@ async fn look(pair: &mut Pair, run: usize) -> Result<(), TestCaseError> {
     let id = run_id(run);
     let snapshot = both!(pair.snapshot(&id));
     both!(pair.status(&id));
+    both!(pair.traceparent(&id));
     both!(pair.result(&id));
     let events = both!(pair.events(&id, "", 1000));
     if let Some(middle) = events.get(events.len() / 2) {

@@ -14,6 +14,7 @@ use common::message::{Command, Queue};
 use common::metrics::Metrics;
 use common::seam::{Seam, Watched};
 use common::store::Store;
+use common::telemetry::Traces;
 use executor::tool::Toolbox;
 use serde_json::json;
 use tokio::sync::mpsc;
@@ -341,6 +342,7 @@ impl World {
             store: Store::Watched(Watched::new(self.store.clone(), Arc::clone(&seam) as Arc<dyn Seam>)),
             llm: Llm::Scripted(Arc::new(SimModel(Arc::clone(&seam))) as Arc<dyn Model>),
             metrics: Metrics::new("test"),
+            traces: Traces::Off,
             worker: format!("{service:?}-{process}.{life}").to_lowercase().into(),
         };
         let (stop, config) = (CancellationToken::new(), self.config.clone());

@@ -2,6 +2,7 @@
 #![expect(clippy::expect_used, reason = "test support: a fake that cannot start fails its test")]
 
 pub mod chaos;
+pub mod collector;
 pub mod fake_openai;
 pub mod http;
 pub mod invariants;

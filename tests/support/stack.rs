@@ -155,7 +155,8 @@ impl Stack {
     /// A command with this stack's settings and nothing else from the environment that could change them.
     pub fn command(&self, binary_name: &str) -> Command {
         let mut command = Command::new(binary(binary_name));
-        for (name, _) in std::env::vars().filter(|(name, _)| name.starts_with("PLANRELAY_") || name.starts_with("OPENAI_")) {
+        let ours = |name: &String| ["PLANRELAY_", "OPENAI_", "OTEL_"].iter().any(|prefix| name.starts_with(prefix));
+        for (name, _) in std::env::vars().filter(|(name, _)| ours(name)) {
             command.env_remove(name);
         }
         command.envs(self.settings.iter().map(|(name, value)| (name, value))).current_dir(self.logs.path()).stdin(Stdio::null());

@@ -20,6 +20,7 @@ use common::metrics::Metrics;
 use common::run::{RunDocument, RunView};
 use common::store::redis::Redis;
 use common::store::{Store, StoreTime};
+use common::telemetry::Traces;
 use executor::tool::Toolbox;
 use serde_json::Value;
 use tokio::task::JoinSet;
@@ -83,7 +84,7 @@ pub fn llm_config(base_url: &str) -> LlmConfig {
 pub fn env(broker: Broker) -> Env {
     let store = stores::memory(StoreTime::Own);
     let (clock, ids, metrics) = (Clock::System, Ids::random(), Metrics::new("test"));
-    Env { clock, ids, broker, store, llm: Llm::Offline, metrics, worker: "test".into() }
+    Env { clock, ids, broker, store, llm: Llm::Offline, metrics, traces: Traces::Off, worker: "test".into() }
 }
 
 fn builtin(config: &Config) -> Toolbox {

@@ -23,7 +23,7 @@ pub struct NewRun {
     pub reply_to: Option<String>,
     /// What it is to carry then.
     pub correlation_id: Option<String>,
-    /// The W3C trace context of the submission.
+    /// The W3C trace context that the run hangs under: of the submission, or the one that the planner began.
     pub traceparent: Option<String>,
     /// What it may do and use.
     pub rules: RunRules,
@@ -370,6 +370,8 @@ pub struct Snapshot {
     pub reply_to: Option<String>,
     /// What it is to carry then.
     pub correlation_id: Option<String>,
+    /// The W3C trace context that the run hangs under.
+    pub traceparent: Option<String>,
     /// The objective message as JSON.
     pub request: String,
     /// Steps whose end asks for a decision of the planner.

@@ -26,6 +26,7 @@ pub(super) struct RunFields {
     pub(super) paused_by: Option<String>,
     pub(super) reply_to: Option<String>,
     pub(super) correlation_id: Option<String>,
+    pub(super) traceparent: Option<String>,
     pub(super) usage: Usage,
     pub(super) budget: Budget,
     pub(super) replan: ReplanPolicy,
@@ -66,6 +67,7 @@ impl RunFields {
             paused_by: text("paused"),
             reply_to: text("reply_to"),
             correlation_id: text("correlation_id"),
+            traceparent: text("traceparent"),
             usage: Usage {
                 model_calls: number("model_calls").unwrap_or(0),
                 tool_calls: number("tool_calls").unwrap_or(0),
@@ -175,6 +177,7 @@ pub(super) fn assemble(run: &RunId, fields: RunFields, parts: Parts<'_>) -> Snap
         plan,
         reply_to: fields.reply_to,
         correlation_id: fields.correlation_id,
+        traceparent: fields.traceparent,
         request: fields.request,
         news,
         replan: fields.replan,

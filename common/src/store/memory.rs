@@ -244,6 +244,10 @@ impl Memory {
         Live { count: kept.wakeups.len() as u64, late_ms: first.map_or(0, |at| now.saturating_sub(at)), runs }
     }
 
+    pub(super) fn traceparent(&self, id: &RunId) -> Option<String> {
+        self.with(id, None, |run| run.new.traceparent.clone())
+    }
+
     pub(super) fn status(&self, id: &RunId) -> Option<RunStatus> {
         self.with(id, None, |run| Some(run.status))
     }

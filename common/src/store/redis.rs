@@ -412,6 +412,11 @@ impl Redis {
         reply.optional_text()?.map(|text| RunStatus::parse(&text).ok_or_else(|| unusable("status", &text))).transpose()
     }
 
+    pub(super) async fn traceparent(&self, run: &RunId) -> Result<Option<String>, StoreError> {
+        let field = self.connection.command("HGET", &[&self.key(run, "run"), "traceparent"]).await?;
+        Ok(Reply::new(field).optional_text()?.filter(|trace| !trace.is_empty()))
+    }
+
     pub(super) async fn result(&self, run: &RunId) -> Result<Option<String>, StoreError> {
         Reply::new(self.connection.command("GET", &[&self.key(run, "result")]).await?).optional_text()
     }

@@ -17,6 +17,7 @@ use common::message::{Command, ControlMessage, ObjectiveMessage};
 use common::metrics::Metrics;
 use common::run::RunStatus;
 use common::store::{self, Store, StoreTime};
+use common::telemetry;
 use executor::tool::Toolbox;
 use tokio_util::sync::CancellationToken;
 
@@ -41,32 +42,38 @@ pub(crate) async fn run(args: RunArgs, globals: &Globals, config: &Config) -> Re
     }
     let objective = objective::read(&args.what, None, Approval { asked: args.approve, timeout_secs: None })?;
     let env = in_memory(config)?;
+    let traces = env.traces.clone();
     if matches!(env.llm, Llm::Offline) && !globals.quiet {
         say("model: offline (rule-based; set OPENAI_API_KEY or OPENAI_BASE_URL for a real one)");
     }
     let tools = Toolbox::builtin(&config.tools).map_err(|error| Failure::new(Exit::Usage, error))?;
     let services = Box::pin(services(env.clone(), config, tools));
     let answered = Box::pin(one_run(&env, objective, globals));
-    tokio::select! {
+    let exit = tokio::select! {
         exit = answered => exit,
         ended = services => Err(Failure::new(Exit::Failed, match ended {
             Err(error) => error,
             Ok(()) => anyhow::anyhow!("the services ended before the run did"),
         })),
-    }
+    };
+    traces.shutdown().await;
+    exit
 }
 
 /// A world that is this process and the model.
 fn in_memory(config: &Config) -> Result<Env, Failure> {
     let ids = Ids::random();
     let llm = Llm::from_config(&config.llm).map_err(|error| Failure::says(Exit::Usage, error))?;
+    let worker = format!("local-{}", ids.unique());
+    let traces = telemetry::traces("run", &worker, &config.prefix).map_err(|error| Failure::new(Exit::Usage, error))?;
     Ok(Env {
         clock: Clock::System,
         broker: Broker::Memory(broker::memory::Memory::new(&config.prefix)),
         store: Store::Memory(Arc::new(store::memory::Memory::new(StoreTime::Own))),
         llm,
         metrics: Metrics::new("local"),
-        worker: format!("local-{}", ids.unique()).into(),
+        traces,
+        worker: worker.into(),
         ids,
     })
 }

@@ -8,6 +8,10 @@ async fn a_run_is_opened_once() {
         assert_eq!(bench.store.snapshot(&bench.run).await.unwrap(), None);
         assert_eq!(bench.open(4).await, Opened::Created);
         assert_eq!(bench.open(4).await, Opened::Exists(RunStatus::Planning));
+        let snapshot = bench.store.snapshot(&bench.run).await.unwrap().unwrap();
+        assert_eq!(snapshot.traceparent.as_deref(), Some(TRACE));
+        assert_eq!(bench.store.traceparent(&bench.run).await.unwrap().as_deref(), Some(TRACE));
+        assert_eq!(bench.store.traceparent(&RunId::parse("nobody").unwrap()).await.unwrap(), None);
         assert_eq!(bench.store.list(0, 10).await.unwrap().len(), 1);
     })
     .await;

@@ -180,7 +180,7 @@ async fn open(pair: &mut Pair, run: usize) -> Tested {
         window: 2 + run as u32,
         reply_to: (run == 1).then(|| "reply".to_owned()),
         correlation_id: None,
-        traceparent: None,
+        traceparent: (run == 0).then(|| "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01".to_owned()),
         rules: pair.rules[run].clone(),
     };
     done(pair.send(run, Verb::Open(Box::new(new))).await)

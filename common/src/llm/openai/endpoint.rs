@@ -23,11 +23,15 @@ use super::failure::Failure;
 use crate::config::LlmConfig;
 use crate::limits::{CONNECT_TIMEOUT, MODEL_BODY_BYTES_MAX};
 use crate::llm::{LlmError, ModelCall};
+use crate::telemetry::spans::{self, Server};
+use crate::telemetry::traces::Span;
 
 /// An endpoint that can be asked.
 #[derive(Debug, Clone)]
 pub(super) struct Endpoint {
     client: Client<Address>,
+    /// As traces name it.
+    server: Arc<Server>,
 }
 
 /// Where requests go and with which key. In place of the crate's own configuration, which reads the environment and sends a
@@ -87,13 +91,23 @@ impl Endpoint {
             .map_err(|error| format!("no HTTP client: {error}"))?;
         let service = Reader { http: http.clone(), timeout: config.timeout, key: Arc::new(key.clone()) };
         let client = Client::build(http, Address { base_url, key: Arc::new(key), headers }).with_http_service(service);
-        Ok(Self { client })
+        Ok(Self { client, server: Arc::new(Server::of(&url)) })
     }
 
     /// Sends one request body and reads the reply. `rung` labels the call.
     pub(super) async fn ask(&self, body: &Value, rung: &'static str) -> Result<(Completion, ModelCall), Failure> {
+        let span = spans::chat(&self.server, body, rung);
+        let answered = span.around(self.send(body, rung, &span)).await;
+        if let Err(failure) = &answered {
+            span.failed(failure.kind());
+        }
+        answered
+    }
+
+    async fn send(&self, body: &Value, rung: &'static str, span: &Span) -> Result<(Completion, ModelCall), Failure> {
         let started = Instant::now();
         let reply: Value = self.client.chat().create_byot(body).await.map_err(unwrap_failure)?;
+        span.answered(&reply);
         let completion =
             Completion::read(&reply).ok_or_else(|| Failure::transient("the model endpoint's reply has no choices"))?;
         let asked = body["model"].as_str().unwrap_or_default();

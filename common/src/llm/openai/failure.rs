@@ -35,6 +35,17 @@ impl Failure {
         Self { error: LlmError::Permanent(why.into()), status: 0, said: String::new() }
     }
 
+    /// Which kind it is, for traces: the status code, or one word.
+    pub(super) fn kind(&self) -> String {
+        let word = match &self.error {
+            LlmError::Transient(_) => "connection",
+            LlmError::RateLimited { .. } => "rate_limited",
+            LlmError::Exhausted(_) => "exhausted",
+            LlmError::Permanent(_) => "unusable",
+        };
+        if self.status == 0 { word.to_owned() } else { self.status.to_string() }
+    }
+
     /// A request that was not made.
     pub(super) fn not_sent(error: LlmError) -> Self {
         Self { error, status: 0, said: String::new() }

@@ -43,6 +43,7 @@ impl Run {
             paused_by: self.paused_by.clone(),
             reply_to: self.new.reply_to.clone(),
             correlation_id: self.new.correlation_id.clone(),
+            traceparent: self.new.traceparent.clone(),
             usage: self.usage,
             budget: rules.budget,
             replan: rules.replan,
