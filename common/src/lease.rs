@@ -9,7 +9,7 @@ use tracing::{debug, warn};
 use crate::env::Env;
 use crate::id::{RunId, Slot};
 use crate::limits::{HANDLE_BACKOFF_MAX, HOLD_POLL, RETRY_BACKOFF_MIN};
-use crate::store::Held;
+use crate::store::{Held, StoreError};
 
 /// The stop signal, and how long running work may go on after it.
 #[derive(Debug, Clone)]
@@ -22,7 +22,7 @@ pub struct Drain {
 
 impl Drain {
     /// Returns when running work must end now.
-    async fn over(&self) {
+    pub async fn over(&self) {
         self.stop.cancelled().await;
         tokio::time::sleep(self.grace).await;
     }
@@ -73,8 +73,11 @@ async fn lost(env: &Env, run: &RunId, slot: Slot, epoch: u64, lease: Duration) {
         tokio::time::sleep(HOLD_POLL.min(lease / 3)).await;
         match env.store.renew(run, slot, epoch, lease).await {
             Ok(Held::Kept) => {}
-            Ok(Held::Lost | Held::Ended) => return,
-            Err(error) => warn!(slot = %slot, "run {run} slot {slot}: lease not renewed: {error}"),
+            // A newer release has taken the run over.
+            Ok(Held::Lost | Held::Ended) | Err(StoreError::Newer { .. }) => return,
+            Err(error @ (StoreError::Unreachable(_) | StoreError::Unusable(_))) => {
+                warn!(slot = %slot, "run {run} slot {slot}: lease not renewed: {error}")
+            }
         }
     }
 }

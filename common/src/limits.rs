@@ -165,6 +165,11 @@ pub const WAKEUP_INTERVAL_MAX: Duration = Duration::from_secs(30);
 /// How long a planner may take to look at a run whose wake-up time has come, before another one looks: should it die meanwhile, its
 /// runs wait for no more than this.
 pub const WAKEUP_LOOK_MAX: Duration = Duration::from_secs(10);
+/// How long a message of a run that a newer release has written is kept, at first and at most, before it goes back to the end of its queue;
+/// and how long the wake-up of such a run is left to others.
+pub const RETURN_WAIT_MIN: Duration = Duration::from_secs(1);
+/// See [`RETURN_WAIT_MIN`].
+pub const RETURN_WAIT_MAX: Duration = Duration::from_secs(5);
 /// Shards of the wake-up hints.
 pub const WAKEUP_SHARDS: u32 = 8;
 /// Tries to publish a reply to a queue of the submitter's before that is given up.

@@ -33,6 +33,10 @@ pub use answer::{
     Held, Live, NewRun, Opened, Owed, Pulse, Put, Reported, Reserved, RunLine, RunRules, Snapshot, Taken, TakenBack,
 };
 
+/// The version of a run's keys, as its field `schema` says; a run without the field is of version 1. A run keeps the version it was opened
+/// with: a release with another one opens new runs in it and goes on with the old ones as they are.
+pub const KEYS_VERSION: u32 = 1;
+
 /// Where runs live. A cheap handle.
 #[derive(Debug, Clone)]
 pub enum Store {
@@ -81,6 +85,19 @@ pub enum StoreError {
     /// The store answered something that this version cannot use. Repeating will not help.
     #[error("store gave an unusable answer: {0}")]
     Unusable(String),
+    /// The run's keys are of a version that this one does not know: it must neither read nor change them. Another process may.
+    #[error("run {run} was written by a newer planrelay (schema {schema}, this one knows {KEYS_VERSION}); upgrade this one")]
+    Newer {
+        /// The run.
+        run: RunId,
+        /// The version of its keys.
+        schema: u32,
+    },
+}
+
+/// Whether this release knows the version of a run's keys.
+fn known(run: &RunId, schema: u32) -> Result<(), StoreError> {
+    if schema <= KEYS_VERSION { Ok(()) } else { Err(StoreError::Newer { run: run.clone(), schema }) }
 }
 
 /// Sends a verb to whichever store there is, past the seam if there is one: `verb!(self, Some(run), claim(run, request))`.
@@ -88,7 +105,7 @@ macro_rules! verb {
     ($self:ident, $run:expr, $($verb:tt)+) => {
         match $self {
             Store::Redis(redis) => redis.$($verb)+.await,
-            Store::Memory(memory) => Ok(memory.$($verb)+),
+            Store::Memory(memory) => memory.$($verb)+,
             Store::Watched(watched) => {
                 // Boxed: what only tests need should not make every future larger.
                 Box::pin(async {
@@ -115,7 +132,7 @@ macro_rules! behind {
     ($watched:ident, $($verb:tt)+) => {
         match &$watched.inner {
             Store::Redis(redis) => redis.$($verb)+.await,
-            Store::Memory(memory) => Ok(memory.$($verb)+),
+            Store::Memory(memory) => memory.$($verb)+,
             Store::Watched(_) => Err(StoreError::Unusable("one seam stands behind another".to_owned())),
         }
     };

@@ -5,6 +5,8 @@
 
 use std::any::Any;
 use std::panic::AssertUnwindSafe;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
 use futures::FutureExt;
@@ -12,10 +14,12 @@ use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep, timeout};
 use tokio_util::sync::CancellationToken;
 
-use crate::broker::{Broker, Delivery, Envelope};
+use crate::broker::{Broker, Delivery, Envelope, Target};
 use crate::env::Env;
+use crate::limits::{RETURN_WAIT_MAX, RETURN_WAIT_MIN};
 use crate::message::Queue;
 use crate::metrics::{Metrics, Settled};
+use crate::store::StoreError;
 
 /// What became of a message.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -29,11 +33,27 @@ pub enum Outcome {
         /// One sentence.
         why: String,
     },
+    /// It is for another process, one of a newer release: after a while it goes back to the end of its queue.
+    Return {
+        /// One sentence; stands in the log, once.
+        why: String,
+    },
     /// It goes to the dead queue.
     Park {
         /// One sentence; stands in the dead letter's `planrelay-reason` header.
         why: String,
     },
+}
+
+impl From<StoreError> for Outcome {
+    /// What becomes of a message that the store has no use for. Repeating what cannot be reached is up to the handler.
+    fn from(error: StoreError) -> Self {
+        let why = error.to_string();
+        match error {
+            StoreError::Newer { .. } => Outcome::Return { why },
+            StoreError::Unreachable(_) | StoreError::Unusable(_) => Outcome::Park { why },
+        }
+    }
 }
 
 /// Consumes `queue` until `stop`: every message is handled by `handle` (the message, whether an earlier delivery of it may have left
@@ -50,13 +70,14 @@ where
     let concurrency = concurrency.max(1);
     let mut consumer = env.broker.consume(queue, concurrency);
     let mut running = JoinSet::new();
+    let foreign = Arc::new(AtomicU32::new(0));
     loop {
         tokio::select! {
             biased;
             () = stop.cancelled() => break,
             Some(ended) = running.join_next() => report(ended),
             delivery = consumer.next(), if running.len() < usize::from(concurrency) => {
-                let attended = attend(env.clone(), queue, delivery, handle.clone(), stop.clone());
+                let attended = attend(env.clone(), queue, delivery, handle.clone(), stop.clone(), Arc::clone(&foreign));
                 running.spawn(crate::telemetry::work(attended));
             }
         }
@@ -106,8 +127,8 @@ impl Drop for InHand {
     }
 }
 
-/// Handles one delivery until it is settled, or has to be given back.
-async fn attend<H, F>(env: Env, queue: Queue, delivery: Delivery, handle: H, stop: CancellationToken)
+/// Handles one delivery until it is settled, or has to be given back. `foreign`: how many messages for others have come to this queue.
+async fn attend<H, F>(env: Env, queue: Queue, delivery: Delivery, handle: H, stop: CancellationToken, foreign: Arc<AtomicU32>)
 where
     H: Fn(Envelope, bool) -> F,
     F: Future<Output = Outcome>,
@@ -129,6 +150,16 @@ where
                 return;
             }
             Ok(Outcome::Park { why }) => why,
+            Ok(Outcome::Return { why }) => {
+                let tries = foreign.fetch_add(1, Ordering::Relaxed);
+                say_foreign(queue, tries, &why);
+                tokio::select! {
+                    biased;
+                    () = stop.cancelled() => {}
+                    () = sleep(patience(&env, tries)) => hand.settled = give_back(&env, queue, delivery).await,
+                }
+                return;
+            }
             Err(panic) => format!("handler panicked: {}", text_of(&*panic)),
             Ok(Outcome::Retry { after, why }) => {
                 let message_id = &delivery.envelope().message_id;
@@ -149,6 +180,33 @@ where
         }
         return;
     }
+}
+
+/// Says that a message is for a newer release: once a queue, for they go round and round.
+fn say_foreign(queue: Queue, tries: u32, why: &str) {
+    let queue = queue.role();
+    if tries == 0 {
+        tracing::warn!(queue, why, "a message on {queue} is left to a newer process, as are all others like it: {why}");
+    } else {
+        tracing::debug!(queue, why, "another message on {queue} is left to a newer process: {why}");
+    }
+}
+
+/// How long a message for others is kept before it goes back: longer, the more of them have come. It holds one of the process's places
+/// meanwhile, so not for long.
+fn patience(env: &Env, tries: u32) -> Duration {
+    let most = RETURN_WAIT_MIN.saturating_mul(2u32.saturating_pow(tries / 16)).min(RETURN_WAIT_MAX);
+    most.mul_f64(0.5 + env.ids.fraction() / 2.0)
+}
+
+/// Puts the message at the end of its queue, under its own id: the broker would put it at the front, and count. Unconfirmed, it comes back
+/// as it is; should this process die in between, there are two of it, which claims sort out.
+async fn give_back(env: &Env, queue: Queue, delivery: Delivery) -> Settled {
+    let copy = delivery.envelope().clone();
+    if env.broker.publish(Target::Queue(queue), copy).await.is_ok() {
+        delivery.ack().await;
+    }
+    Settled::Returned
 }
 
 /// Makes the message a dead letter; says whether that is done.

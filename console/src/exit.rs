@@ -150,7 +150,7 @@ impl From<StoreError> for Failure {
     fn from(error: StoreError) -> Self {
         match error {
             StoreError::Unreachable(_) => Failure::new(Exit::Unreachable, error).hint(NO_STORE),
-            StoreError::Unusable(_) => Failure::new(Exit::Failed, error),
+            StoreError::Unusable(_) | StoreError::Newer { .. } => Failure::new(Exit::Failed, error),
         }
     }
 }
@@ -243,6 +243,7 @@ mod tests {
         let cases: Vec<(Failure, u8)> = vec![
             (StoreError::Unreachable(text()).into(), 5),
             (StoreError::Unusable(text()).into(), 1),
+            (StoreError::Newer { run: RunId::parse("r").unwrap(), schema: 2 }.into(), 1),
             (store::redis::ConnectError::Unreachable { url: text(), why: text() }.into(), 5),
             (store::redis::ConnectError::Evicts { url: text(), policy: text() }.into(), 2),
             (store::redis::ConnectError::BadUrl(text()).into(), 2),

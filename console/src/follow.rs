@@ -221,6 +221,8 @@ impl<'a> Follower<'a> {
             error @ (StoreError::Unreachable(_) | StoreError::Unusable(_)) => {
                 Err(Failure::from(error).hint(format!("planrelay watch {}", self.run)))
             }
+            // Watching again would not help: the error says what would.
+            error @ StoreError::Newer { .. } => Err(error.into()),
         }
     }
 

@@ -41,7 +41,7 @@ pub async fn handle(executor: &Executor, envelope: &Envelope, redelivered: bool)
     span.says(names::STEP_ATTEMPT, i64::from(message.attempt));
     match span.around(claim_and_run(executor, envelope, &message, redelivered)).await {
         Ok(outcome) => outcome,
-        Err(error) => Outcome::Park { why: error.to_string() },
+        Err(error) => error.into(),
     }
 }
 

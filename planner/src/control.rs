@@ -25,7 +25,7 @@ pub async fn handle(planner: &Planner, envelope: &Envelope) -> Outcome {
     };
     match decide_traced(planner, envelope, &message).await {
         Ok(()) => Outcome::Done,
-        Err(error) => Outcome::Park { why: error.to_string() },
+        Err(error) => error.into(),
     }
 }
 

@@ -22,6 +22,9 @@ pub async fn handle(planner: &Planner, envelope: &Envelope) -> Outcome {
         |text: &Option<String>| -> String { text.as_deref().unwrap_or("unknown").chars().take(REASON_CHARS_MAX).collect() };
     let (reason, origin) = (known(&envelope.reason), known(&envelope.origin));
     let body: String = String::from_utf8_lossy(&envelope.body).chars().take(DEAD_LETTER_CHARS_KEPT).collect();
+    if let Some(newer) = of_newer_run(planner, envelope).await {
+        return newer.into();
+    }
     env.metrics.dead_letter(named(envelope));
     warn!(message_id = envelope.message_id, origin, reason, "dead letter from {origin}: {reason}");
     let letter = json!({
@@ -51,6 +54,21 @@ pub async fn handle(planner: &Planner, envelope: &Envelope) -> Outcome {
             () = planner.drain.stop.cancelled() => return Outcome::Retry { after: Duration::ZERO, why: error.to_string() },
             () = tokio::time::sleep(HANDLE_BACKOFF_MAX) => {}
         }
+    }
+}
+
+/// Why the letter is left to a newer planner, if its run is one's: before it is kept for people, since it may come by more than once.
+async fn of_newer_run(planner: &Planner, envelope: &Envelope) -> Option<StoreError> {
+    let run = match letter(envelope) {
+        Letter::Objective(run, _) | Letter::Of(run, _) | Letter::Report(run) => run,
+        Letter::Control(message) => message.run_id,
+        Letter::Nameless(_) | Letter::Foreign => return None,
+    };
+    let env = &planner.env;
+    match recorded!(env, env.store.status(&run)) {
+        Err(error @ StoreError::Newer { .. }) => Some(error),
+        // What else ails the store is seen to further on.
+        Ok(_) | Err(StoreError::Unreachable(_) | StoreError::Unusable(_)) => None,
     }
 }
 

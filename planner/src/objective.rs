@@ -35,7 +35,7 @@ pub async fn handle(planner: &Planner, envelope: &Envelope, redelivered: bool) -
     };
     match open_and_plan(planner, envelope, &run, &message, redelivered, arrival).await {
         Ok(outcome) => outcome,
-        Err(error) => Outcome::Park { why: error.to_string() },
+        Err(error) => error.into(),
     }
 }
 

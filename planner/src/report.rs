@@ -17,6 +17,6 @@ pub async fn handle(planner: &Planner, envelope: &Envelope) -> Outcome {
     let span = planner.env.traces.handling((Queue::Reports, envelope, arrival), run, Some(report.step_number), trace);
     match span.around(dispatch::dispatch(planner, trace, run, token)).await {
         Ok(()) => Outcome::Done,
-        Err(error) => Outcome::Park { why: error.to_string() },
+        Err(error) => error.into(),
     }
 }

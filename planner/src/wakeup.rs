@@ -2,7 +2,7 @@
 //! limits, expired leases, and messages that were lost.
 
 use common::id::RunId;
-use common::limits::{SWEEP_INTERVAL, SWEEP_RUNS_MAX, WAKEUP_INTERVAL_MAX, WAKEUP_POLL, WAKEUPS_PER_POLL_MAX};
+use common::limits::{RETURN_WAIT_MAX, SWEEP_INTERVAL, SWEEP_RUNS_MAX, WAKEUP_INTERVAL_MAX, WAKEUP_POLL, WAKEUPS_PER_POLL_MAX};
 use common::relay;
 use common::store::{Advance, StoreError};
 use common::telemetry;
@@ -14,7 +14,7 @@ use crate::{Planner, dispatch};
 
 /// Looks for due runs until `stop`, and now and then for runs whose wake-up has been lost.
 pub async fn poll(planner: &Planner, stop: CancellationToken) {
-    let (mut sweep_at, mut offset) = (Instant::now() + SWEEP_INTERVAL, 0);
+    let (mut sweep_at, mut offset, mut newer) = (Instant::now() + SWEEP_INTERVAL, 0, false);
     loop {
         // Replicas should not look all at the same moment.
         let pause = WAKEUP_POLL.mul_f64(0.5 + planner.env.ids.fraction());
@@ -23,8 +23,14 @@ pub async fn poll(planner: &Planner, stop: CancellationToken) {
             () = stop.cancelled() => return,
             () = tokio::time::sleep(pause) => {}
         }
-        // Dropped at the stop wherever it is: every run it has taken is due again soon.
-        if let Some(Err(error)) = stop.run_until_cancelled(wake_due(planner)).await {
+        // A run in hand is seen to the end, within the grace: a step that was taken and not published would wait to be missed. The others are
+        // due again soon.
+        let woken = tokio::select! {
+            biased;
+            woken = wake_due(planner, &stop, &mut newer) => woken,
+            () = planner.drain.over() => return,
+        };
+        if let Err(error) = woken {
             warn!("wake-ups wait for the store: {error}");
         }
         if Instant::now() >= sweep_at {
@@ -43,16 +49,30 @@ pub async fn poll(planner: &Planner, stop: CancellationToken) {
 async fn sweep(planner: &Planner, offset: usize) -> Result<usize, StoreError> {
     let store = &planner.env.store;
     let lines = store.list(offset, SWEEP_RUNS_MAX).await?;
-    for line in lines.iter().filter(|line| !line.status.is_final()) {
+    for line in lines.iter().filter(|line| !line.status.is_final() && line.newer_schema.is_none()) {
         store.wake(&line.run_id, WAKEUP_INTERVAL_MAX).await?;
     }
     Ok(if lines.is_empty() { 0 } else { offset + SWEEP_RUNS_MAX })
 }
 
-async fn wake_due(planner: &Planner) -> Result<(), StoreError> {
+/// `newer`: whether a run of a newer release has been met, and said so.
+async fn wake_due(planner: &Planner, stop: &CancellationToken, newer: &mut bool) -> Result<(), StoreError> {
     for run in planner.env.store.due(WAKEUPS_PER_POLL_MAX).await? {
-        if let Err(error) = telemetry::work(advance(planner, &run)).await {
-            warn!(run_id = %run, "run {run}: not advanced, {error}");
+        if stop.is_cancelled() {
+            return Ok(());
+        }
+        match telemetry::work(advance(planner, &run)).await {
+            Ok(()) => {}
+            Err(error @ StoreError::Newer { .. }) => {
+                if !std::mem::replace(newer, true) {
+                    warn!(run_id = %run, "wake-ups of newer runs are left to newer planners: {error}");
+                }
+                // It was put off for whoever looks at it: that is somebody else.
+                planner.env.store.wake(&run, RETURN_WAIT_MAX).await?;
+            }
+            Err(error @ (StoreError::Unreachable(_) | StoreError::Unusable(_))) => {
+                warn!(run_id = %run, "run {run}: not advanced, {error}");
+            }
         }
     }
     Ok(())

@@ -37,7 +37,7 @@ pub async fn handle(summarizer: &Summarizer, envelope: &Envelope, redelivered: b
     let span = summarizer.env.traces.handling((Queue::Completions, envelope, arrival), run, None, trace);
     match span.around(summarize(summarizer, run, &envelope.message_id, redelivered)).await {
         Ok(outcome) => outcome,
-        Err(error) => Outcome::Park { why: error.to_string() },
+        Err(error) => error.into(),
     }
 }
 

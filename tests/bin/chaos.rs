@@ -1,5 +1,6 @@
 //! `tests/chaos`: a load of runs under random faults, checked against a model. See `support::chaos`.
 
+use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
 
@@ -24,6 +25,9 @@ struct Arguments {
     /// Runs in flight at once
     #[arg(long, default_value_t = 40)]
     runs: usize,
+    /// Folders with the services of several releases: no faults, but rolling restarts from one to the next, see tests/upgrade
+    #[arg(long, value_delimiter = ',')]
+    bins: Vec<PathBuf>,
     /// Keep logs, documents and audit trails also if nothing is wrong
     #[arg(long)]
     keep: bool,
@@ -32,11 +36,11 @@ struct Arguments {
 #[tokio::main]
 #[expect(clippy::print_stdout, reason = "what it is for")]
 async fn main() -> ExitCode {
-    let Arguments { seconds, seed, rate, runs, keep } = Arguments::parse();
+    let Arguments { seconds, seed, rate, runs, keep, bins: builds } = Arguments::parse();
     #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "a fraction of a small count")]
     let drawn = || (Ids::random().fraction() * 1e6) as u64;
     let (seed, duration, pace) = (seed.unwrap_or_else(drawn), Duration::from_secs(seconds), rate.max(0.01));
-    let plan = Plan { seed, duration, pace, in_flight: runs, keep };
+    let plan = Plan { seed, duration, pace, in_flight: runs, keep, builds };
     let report = Box::pin(chaos::run(&plan, |line| println!("{line}"))).await;
     println!("{report}");
     if report.is_clean() && report.proves_something() { ExitCode::SUCCESS } else { ExitCode::FAILURE }

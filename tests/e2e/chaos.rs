@@ -173,7 +173,7 @@ const FAULT_KINDS_MIN: usize = 20;
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn every_run_comes_to_what_it_must_whatever_dies() {
     let seed = (Ids::random().fraction() * 1e6) as u64;
-    let plan = chaos::Plan { seed, duration: Duration::from_secs(30), pace: 4.0, in_flight: 30, keep: false };
+    let plan = chaos::Plan { seed, duration: Duration::from_secs(30), pace: 4.0, in_flight: 30, builds: Vec::new(), keep: false };
     let report = Box::pin(chaos::run(&plan, |line| println!("{line}"))).await;
     println!("{report}");
     assert!(report.is_clean(), "a promise was not kept, see above");

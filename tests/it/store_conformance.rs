@@ -27,6 +27,7 @@ mod limits;
 mod lost_writes;
 mod repair;
 mod runs;
+mod versions;
 
 /// The trace of every run.
 const TRACE: &str = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01";

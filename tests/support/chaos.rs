@@ -4,6 +4,7 @@
 //! What is submitted and which faults come in which order follows from a seed. When they hit, and whom at what work, does not:
 //! processes run as they like. The simulation replays; this one finds what the simulation has not thought of.
 
+use std::path::PathBuf;
 use std::time::Duration;
 
 use futures::future::join_all;
@@ -50,6 +51,9 @@ pub struct Plan {
     pub pace: f64,
     /// Runs in flight at once.
     pub in_flight: usize,
+    /// Folders with the services of two releases or more. Then nothing but this happens: all services are replaced by those of the next one,
+    /// one after the other, there and back again. Without: faults of everything.
+    pub builds: Vec<PathBuf>,
     /// Logs, documents and audit trails stay for a look also if nothing is wrong.
     pub keep: bool,
 }
@@ -70,24 +74,38 @@ pub async fn run(plan: &Plan, say: impl Fn(String)) -> Report {
     ];
     let stack = Stack::on(&rabbit.url(), &redis.url(), &settings).await;
     let (amqp_url, redis_url) = (rabbit.url(), redis.url());
-    let mut slots: Vec<Slot> = join_all(SERVICES.map(|service| Slot::new(&stack, service, &amqp_url, &redis_url))).await;
+    let urls = (amqp_url.as_str(), redis_url.as_str());
+    let mut slots: Vec<Slot> = join_all(SERVICES.map(|service| Slot::new(&stack, service, plan.builds.first(), urls))).await;
     stack.queues_exist().await;
     User::new(amqp_url.clone()).declare(users::REPLIES).await;
 
     let least = u32::try_from(plan.duration.as_secs() / SECS_PER_FAULT).unwrap_or(u32::MAX).max(1);
-    let board = Board::new(plan.duration, services::kinds().into_iter().chain(backends::kinds()).collect(), least);
+    let kinds = match plan.builds.len() {
+        0 => services::kinds().into_iter().chain(backends::kinds()).collect(),
+        builds => services::rolls(builds),
+    };
+    let board = Board::new(plan.duration, kinds, least);
     let (user, reader) = (|| User::new(amqp_url.clone()), || Reader::new(&redis_url, stack.prefix()));
     let dice = |whom: &str| Dice::new(plan.seed, whom);
-    let harm = slots.iter_mut().enumerate();
-    let harm = harm.map(|(n, slot)| slot.torment(&stack, &board, dice(&format!("slot {n}")), plan.pace));
+    let harmed = &mut slots;
+    let harm = async {
+        if !plan.builds.is_empty() {
+            return services::roll(harmed, &plan.builds, &stack, &board, dice("roll"), plan.pace).await;
+        }
+        let harm = harmed.iter_mut().enumerate();
+        let harm = harm.map(|(n, slot)| slot.torment(&stack, &board, dice(&format!("slot {n}")), plan.pace));
+        tokio::join!(
+            join_all(harm),
+            backends::torment_rabbit(&mut rabbit, &board, stack.prefix(), dice("RabbitMQ"), plan.pace),
+            backends::torment_redis(&mut redis, &board, dice("Redis"), plan.pace),
+        );
+    };
     tokio::join!(
         users::submit(plan, &board, stack.prefix(), user()),
         users::accompany(&board, stack.prefix(), user(), reader()),
         users::watch(&board, reader()),
         users::collect(&board, user()),
-        join_all(harm),
-        backends::torment_rabbit(&mut rabbit, &board, stack.prefix(), dice("RabbitMQ"), plan.pace),
-        backends::torment_redis(&mut redis, &board, dice("Redis"), plan.pace),
+        harm,
         progress(&board, &say),
     );
     say("verifying".to_owned());

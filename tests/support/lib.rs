@@ -3,6 +3,7 @@
 
 pub mod chaos;
 pub mod collector;
+pub mod dumps;
 pub mod fake_openai;
 pub mod http;
 pub mod invariants;

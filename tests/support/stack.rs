@@ -154,7 +154,11 @@ impl Stack {
 
     /// A command with this stack's settings and nothing else from the environment that could change them.
     pub fn command(&self, binary_name: &str) -> Command {
-        let mut command = Command::new(binary(binary_name));
+        self.command_of(&binary(binary_name))
+    }
+
+    fn command_of(&self, program: &Path) -> Command {
+        let mut command = Command::new(program);
         let ours = |name: &String| ["PLANRELAY_", "OPENAI_", "OTEL_"].iter().any(|prefix| name.starts_with(prefix));
         for (name, _) in std::env::vars().filter(|(name, _)| ours(name)) {
             command.env_remove(name);
@@ -170,9 +174,14 @@ impl Stack {
 
     /// Starts a service with further settings.
     pub fn start_with(&self, service: &str, settings: &[(&str, &str)]) -> Process {
+        self.start_program(&binary(service), service, settings)
+    }
+
+    /// The same of a service that another release has built.
+    pub fn start_program(&self, program: &Path, service: &str, settings: &[(&str, &str)]) -> Process {
         self.started.set(self.started.get() + 1);
         let log = self.logs.path().join(format!("{service}-{}.log", self.started.get()));
-        let mut command = self.command(service);
+        let mut command = self.command_of(program);
         command.envs(settings.iter().copied());
         Process::spawn(&mut command, log)
     }

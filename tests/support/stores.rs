@@ -101,6 +101,19 @@ pub async fn restore(store: &Store, saved: &Saved) {
     }
 }
 
+/// Makes a run one that a release with these keys has opened.
+pub async fn set_schema(store: &Store, run: &RunId, schema: u32) {
+    match store {
+        Store::Memory(memory) => memory.set_schema(run, schema),
+        Store::Redis(redis) => {
+            let key = format!("{}:{{{run}}}:run", redis.prefix());
+            let mut connection = connection().await;
+            let () = redis::cmd("HSET").arg(key).arg("schema").arg(schema).query_async(&mut connection).await.expect("HSET");
+        }
+        Store::Watched(watched) => Box::pin(set_schema(&watched.inner, run, schema)).await,
+    }
+}
+
 /// A connection to Redis itself, for what no verb shows.
 pub async fn connection() -> redis::aio::MultiplexedConnection {
     let client = redis::Client::open(redis_url()).expect("REDIS_URL");

@@ -106,12 +106,17 @@ impl World {
 
     /// Everything on `backend`, with an executor that has these tools. Plans may name those of the built-in ones all the same.
     pub async fn with_tools(backend: Backend, llm: Llm, config: &Config, tools: Toolbox) -> Self {
-        let mut world = match backend {
-            Backend::Memory => Self::in_memory_without_executor(llm, config),
-            Backend::Servers => Self::on_servers_without_executor(llm, config).await,
-        };
+        let mut world = Self::without_executor(backend, llm, config).await;
         world.start_executor_with(config, tools);
         world
+    }
+
+    /// Everything on `backend`, but nobody to run steps yet.
+    pub async fn without_executor(backend: Backend, llm: Llm, config: &Config) -> Self {
+        match backend {
+            Backend::Memory => Self::in_memory_without_executor(llm, config),
+            Backend::Servers => Self::on_servers_without_executor(llm, config).await,
+        }
     }
 
     async fn on_servers_without_executor(llm: Llm, config: &Config) -> Self {

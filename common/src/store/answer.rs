@@ -417,8 +417,11 @@ pub struct Live {
 pub struct RunLine {
     /// The run.
     pub run_id: RunId,
-    /// Where it stands.
+    /// Where it stands; `Running` if a newer planrelay has written a word here that this one does not know.
     pub status: RunStatus,
+    /// The version of its keys, if that is too new for this one: upgrade this one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub newer_schema: Option<u32>,
     /// What was asked.
     pub objective: String,
     /// When it was opened, in milliseconds since 1970.

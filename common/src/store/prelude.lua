@@ -15,7 +15,7 @@
 -- 12    news      set         report                           ended steps that the planner is to decide on
 -- 13    controls  hash        control                          id of a command -> JSON of its reply
 --
--- Fields of a run: status, objective, request, revision, window, backlog (1: ready steps wait for the window); reply_to,
+-- Fields of a run: schema (the version of all of these keys; absent means 1), status, objective, request, revision, window, backlog (1: ready steps wait for the window); reply_to,
 -- correlation_id, traceparent; created_at, finished_at, finished_by, error; what was used: model_calls, tool_calls, input_tokens,
 -- output_tokens, cost_nanos, estimated; limits: max_<what>, reserve_<what> (only the answer may use that), held_<what> (reserved by calls
 -- under way), limited (1: there are any); replan (policy), replans, max_replans; approval_timeout, approval_action, approval_until,
@@ -29,10 +29,16 @@
 -- waits for), deps, next (both lists of numbers with commas), anyway (1: runs when a dependency failed), settled (1: what waits for it has
 -- been told that it did not succeed), retired (1: not in the plan any more).
 --
+-- A run keeps the schema that it was opened with. One of a later schema than KEYS_VERSION belongs to a newer release: every verb answers
+-- {newer, schema} then, and neither reads nor changes anything else of it.
+--
 -- No key expires while the run is live; finish gives all of them their time to live.
 -- ARGV[1] is the time in ms when a test gives one, else empty: then it is the server's. Payloads are opaque to all scripts.
 local RUN, PLAN, SPECS, STEPS, RESULTS, READY, FLIGHT, OPEN, JOURNAL, EVENTS, RESULT, NEWS, CONTROLS =
   KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5], KEYS[6], KEYS[7], KEYS[8], KEYS[9], KEYS[10], KEYS[11], KEYS[12], KEYS[13]
+
+local schema = tonumber(redis.call('HGET', RUN, 'schema') or 1)
+if schema > KEYS_VERSION then return { 'newer', schema } end
 
 local now
 if ARGV[1] ~= '' then

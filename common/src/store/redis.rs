@@ -89,7 +89,9 @@ impl Redis {
     /// Runs a verb's script on the run's keys. `arguments` come after the time.
     async fn verb(&self, verb: Verb, run: &RunId, arguments: Vec<String>) -> Result<Reply, StoreError> {
         let keys = scripts::RUN_KEYS.iter().map(|name| self.key(run, name)).collect();
-        self.connection.eval(verb, keys, self.given(), arguments).await.map(Reply::new)
+        let mut reply = self.connection.eval(verb, keys, self.given(), arguments).await.map(Reply::new)?;
+        reply.newer()?.map_or(Ok(()), |schema| super::known(run, schema))?;
+        Ok(reply)
     }
 
     pub(super) async fn ping(&self) -> Result<(), StoreError> {
@@ -408,7 +410,8 @@ impl Redis {
     }
 
     pub(super) async fn status(&self, run: &RunId) -> Result<Option<RunStatus>, StoreError> {
-        let mut reply = Reply::new(self.connection.command("HGET", &[&self.key(run, "run"), "status"]).await?);
+        let mut reply = Reply::new(self.connection.command("HMGET", &[&self.key(run, "run"), "schema", "status"]).await?);
+        reply.schema().and_then(|schema| super::known(run, schema))?;
         reply.optional_text()?.map(|text| RunStatus::parse(&text).ok_or_else(|| unusable("status", &text))).transpose()
     }
 
@@ -418,7 +421,12 @@ impl Redis {
     }
 
     pub(super) async fn result(&self, run: &RunId) -> Result<Option<String>, StoreError> {
-        Reply::new(self.connection.command("GET", &[&self.key(run, "result")]).await?).optional_text()
+        let result = Reply::new(self.connection.command("GET", &[&self.key(run, "result")]).await?).optional_text()?;
+        if result.is_some() {
+            let mut reply = Reply::new(self.connection.command("HGET", &[&self.key(run, "run"), "schema"]).await?);
+            reply.schema().and_then(|schema| super::known(run, schema))?;
+        }
+        Ok(result)
     }
 
     pub(super) async fn events(&self, run: &RunId, after: &str, limit: usize) -> Result<Vec<Event>, StoreError> {
@@ -433,7 +441,7 @@ impl Redis {
         let newest = self.connection.command("ZRANGE", &[&index, &first, &last, "REV"]).await?;
         let mut lines = Vec::new();
         for id in Reply::new(newest).texts()?.iter().filter_map(|id| RunId::parse(id).ok()) {
-            let fields = [&self.key(&id, "run"), "status", "objective", "created_at", "finished_at"];
+            let fields = [&self.key(&id, "run"), "schema", "status", "objective", "created_at", "finished_at"];
             match Reply::new(self.connection.command("HMGET", &fields).await?).run_line(&id)? {
                 Some(line) => lines.push(line),
                 // A young one is about to be opened: its hint comes first. An old one has outlived its run.

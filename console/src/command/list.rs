@@ -22,12 +22,17 @@ pub(crate) async fn run(args: ListArgs, globals: &Globals, config: &Config) -> R
         None => client.list(limit).await?,
         Some(status) => {
             let all = client.list(RUNS_LISTED_MAX).await?;
-            all.into_iter().filter(|line| line.status == status).take(limit).collect()
+            all.into_iter().filter(|line| line.newer_schema.is_none() && line.status == status).take(limit).collect()
         }
     };
     match globals.output {
         Format::Text if runs.is_empty() => say("no runs"),
-        Format::Text => output::line(&render(&runs, Clock::System.now_ms()))?,
+        Format::Text => {
+            output::line(&render(&runs, Clock::System.now_ms()))?;
+            if runs.iter().any(|run| run.newer_schema.is_some()) {
+                say("runs of a later schema were written by a newer planrelay; upgrade this one to read them");
+            }
+        }
         Format::Json => output::json(&runs, Format::Json)?,
         Format::Jsonl => {
             for run in &runs {
@@ -44,7 +49,7 @@ fn render(runs: &[RunLine], now_ms: u64) -> String {
         let end = run.finished_at_ms.unwrap_or(now_ms);
         [
             run.run_id.to_string(),
-            run.status.as_str().to_owned(),
+            run.newer_schema.map_or_else(|| run.status.as_str().to_owned(), |schema| format!("schema {schema}")),
             moment(run.created_at_ms),
             span(end.saturating_sub(run.created_at_ms)),
             cut(&one_line(&run.objective), OBJECTIVE_COLUMNS),
@@ -65,12 +70,15 @@ mod tests {
         let line = |id: &str, status, objective: &str, finished_at_ms| RunLine {
             run_id: RunId::parse(id).unwrap(),
             status,
+            newer_schema: None,
             objective: objective.to_owned(),
             created_at_ms: 1_793_680_171_000,
             finished_at_ms,
         };
         let long = "Compare the three offers\nin the folder and say which one is the best and why so";
+        let newer = RunLine { newer_schema: Some(2), ..line("of-tomorrow", RunStatus::Running, "x", None) };
         let runs = [
+            newer,
             line("019a4b-7", RunStatus::Running, long, None),
             line("report-2026-11", RunStatus::Succeeded, "15% of 240", Some(1_793_680_171_012)),
         ];

@@ -44,7 +44,7 @@ pub(crate) async fn run(args: WatchArgs, globals: &Globals, config: &Config) -> 
 /// The run that was opened last among those that have not ended.
 async fn newest_live(client: &Client) -> Result<RunId, Failure> {
     let runs = client.list(RUNS_LISTED_MAX).await?;
-    let live = runs.into_iter().find(|line| !line.status.is_final());
+    let live = runs.into_iter().find(|line| line.newer_schema.is_none() && !line.status.is_final());
     live.map(|line| line.run_id)
         .ok_or_else(|| Failure::says(Exit::Failed, "there is no live run").hint("planrelay list, then planrelay watch RUN"))
 }

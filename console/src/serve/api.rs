@@ -68,6 +68,8 @@ impl From<StoreError> for Problem {
         let status = match error {
             StoreError::Unreachable(_) => StatusCode::SERVICE_UNAVAILABLE,
             StoreError::Unusable(_) => StatusCode::INTERNAL_SERVER_ERROR,
+            // This server is too old for the run.
+            StoreError::Newer { .. } => StatusCode::NOT_IMPLEMENTED,
         };
         Self(status, error.to_string())
     }
@@ -223,7 +225,7 @@ async fn list(State(api): State<Api>, Query(query): Query<BTreeMap<String, Strin
     let unknown = || Problem(StatusCode::BAD_REQUEST, format!("there is no status {status:?}"));
     let status = RunStatus::parse(status).ok_or_else(unknown)?;
     let all = api.client.list(RUNS_LISTED_MAX).await?;
-    let lines: Vec<_> = all.into_iter().filter(|line| line.status == status).take(limit).collect();
+    let lines: Vec<_> = all.into_iter().filter(|line| line.newer_schema.is_none() && line.status == status).take(limit).collect();
     Ok(Json(lines).into_response())
 }
 

@@ -8,7 +8,7 @@ use common::limits::{CENSUS_INTERVAL, CENSUS_PARALLEL, CENSUS_RUNS_MAX, STUCK_AF
 use common::message::Queue;
 use common::metrics::{Census, Fleet};
 use common::run::RunStatus;
-use common::store::Pulse;
+use common::store::{Pulse, StoreError};
 use futures::{StreamExt, stream};
 use tracing::warn;
 
@@ -33,8 +33,11 @@ async fn take(env: &Env, stuck_after: Duration) -> anyhow::Result<Census> {
     let live = env.store.live(CENSUS_RUNS_MAX).await?;
     let pulses = stream::iter(&live.runs).map(|run| env.store.pulse(run)).buffer_unordered(CENSUS_PARALLEL);
     let pulses: Vec<_> = pulses.collect().await;
+    // A run that a newer release has written cannot be looked at by this one: it counts as that.
+    let newer = |pulse: &Result<_, StoreError>| matches!(pulse, Err(StoreError::Newer { .. }));
+    let (newer, pulses): (Vec<_>, Vec<_>) = pulses.into_iter().partition(newer);
     let pulses = pulses.into_iter().collect::<Result<Vec<_>, _>>()?;
-    let not_looked_at = live.count.saturating_sub(live.runs.len() as u64);
+    let not_looked_at = live.count.saturating_sub(live.runs.len() as u64) + newer.len() as u64;
     let dead_letters = env.store.dead_letter_count().await?;
     let late = Duration::from_millis(live.late_ms);
     Ok(Census { late, queues, dead_letters, ..count(pulses.into_iter().flatten(), not_looked_at, stuck_after) })

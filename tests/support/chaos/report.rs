@@ -147,8 +147,9 @@ impl fmt::Display for Report {
         if self.kept {
             writeln!(f, "logs of every process and the times of all faults: {}", self.logs.display())?;
         }
-        let Plan { seed, duration, pace, in_flight, keep } = &self.plan;
+        let Plan { seed, duration, pace, in_flight, keep, builds } = &self.plan;
         let (secs, keep) = (duration.as_secs(), if *keep { " --keep" } else { "" });
-        write!(f, "again: tests/chaos --seconds {secs} --seed {seed} --rate {pace} --runs {in_flight}{keep}")
+        let what = if builds.is_empty() { "chaos" } else { "upgrade REF" };
+        write!(f, "again: tests/{what} --seconds {secs} --seed {seed} --rate {pace} --runs {in_flight}{keep}")
     }
 }

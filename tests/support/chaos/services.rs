@@ -1,14 +1,16 @@
 //! The services, each behind proxies of its own, and what is done to them.
 
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use futures::future::join_all;
 use tokio::time::{Instant, sleep, timeout};
 
 use super::board::Board;
 use super::dice::Dice;
 use crate::process::Process;
 use crate::proxy::Proxy;
-use crate::stack::{Stack, through};
+use crate::stack::{Stack, binary, through};
 
 /// Who runs.
 pub(super) const SERVICES: [&str; 7] = ["planner", "planner", "executor", "executor", "executor", "summarizer", "summarizer"];
@@ -78,6 +80,65 @@ impl Harm {
     }
 }
 
+/// Every replacement that must happen.
+pub(super) fn rolls(builds: usize) -> Vec<String> {
+    let mut all: Vec<String> =
+        SERVICES.iter().flat_map(|service| (0..builds).map(move |from| roll_name(service, from, (from + 1) % builds))).collect();
+    all.sort();
+    all.dedup();
+    all
+}
+
+fn roll_name(service: &str, from: usize, to: usize) -> String {
+    format!("{service}: build {} in place of build {}", to + 1, from + 1)
+}
+
+/// Replaces all services by those of the next build, one after the other, there and back, until the faults are over; then those that are not
+/// of the last build, for good.
+pub(super) async fn roll(slots: &mut [Slot], builds: &[PathBuf], stack: &Stack, board: &Board, mut dice: Dice, pace: f64) {
+    let all: Vec<usize> = (0..slots.len()).collect();
+    for round in 1.. {
+        let (from, to) = ((round - 1) % builds.len(), round % builds.len());
+        for n in dice.shuffled(&all) {
+            let pause = Instant::now() + dice.millis(300, 2500).div_f64(pace);
+            while Instant::now() < pause && !board.over() {
+                tend_all(slots, stack, board).await;
+            }
+            if board.over() {
+                break;
+            }
+            let slot = &mut slots[n];
+            builds[to].join(slot.service).clone_into(&mut slot.program);
+            // Not every replacement is a gentle one.
+            if dice.percent(30) {
+                slot.process.kill();
+                slot.start(stack);
+                board.fault(format!("{}: killed for it", slot.service));
+            } else {
+                slot.stop(stack, board).await;
+            }
+            board.fault(roll_name(slot.service, from, to));
+        }
+        if board.over() {
+            break;
+        }
+    }
+    for slot in slots.iter_mut() {
+        let last = builds.last().map(|build| build.join(slot.service)).unwrap_or_default();
+        if slot.program != last {
+            slot.program = last;
+            slot.stop(stack, board).await;
+        }
+    }
+    while !board.done.get() {
+        tend_all(slots, stack, board).await;
+    }
+}
+
+async fn tend_all(slots: &mut [Slot], stack: &Stack, board: &Board) {
+    join_all(slots.iter_mut().map(|slot| slot.tend(stack, board))).await;
+}
+
 /// Every kind of fault that must happen.
 pub(super) fn kinds() -> Vec<String> {
     let mut all: Vec<String> = SERVICES.iter().flat_map(|service| CARDS.map(|card| card.name(service))).collect();
@@ -89,6 +150,7 @@ pub(super) fn kinds() -> Vec<String> {
 /// A place for a service process.
 pub(super) struct Slot {
     service: &'static str,
+    program: PathBuf,
     amqp: (Proxy, String),
     redis: (Proxy, String),
     process: Process,
@@ -96,15 +158,21 @@ pub(super) struct Slot {
 }
 
 impl Slot {
-    /// Starts `service` behind proxies in front of these servers.
-    pub(super) async fn new(stack: &Stack, service: &'static str, amqp_url: &str, redis_url: &str) -> Self {
+    /// Starts `service` behind proxies in front of these servers; as it stands in the folder `build`, if given.
+    pub(super) async fn new(
+        stack: &Stack,
+        service: &'static str,
+        build: Option<&PathBuf>,
+        (amqp_url, redis_url): (&str, &str),
+    ) -> Self {
         let (amqp, redis) = (through(amqp_url, 5672).await, through(redis_url, 6379).await);
-        let process = start(stack, service, &amqp.1, &redis.1);
-        Self { service, amqp, redis, process, started: Instant::now() }
+        let program = build.map_or_else(|| binary(service), |build| build.join(service));
+        let process = start(stack, service, &program, (&amqp.1, &redis.1));
+        Self { service, program, amqp, redis, process, started: Instant::now() }
     }
 
     fn start(&mut self, stack: &Stack) {
-        self.process = start(stack, self.service, &self.amqp.1, &self.redis.1);
+        self.process = start(stack, self.service, &self.program, (&self.amqp.1, &self.redis.1));
         self.started = Instant::now();
     }
 
@@ -201,6 +269,6 @@ impl Slot {
     }
 }
 
-fn start(stack: &Stack, service: &str, amqp_url: &str, redis_url: &str) -> Process {
-    stack.start_with(service, &[("AMQP_URL", amqp_url), ("REDIS_URL", redis_url)])
+fn start(stack: &Stack, service: &str, program: &Path, (amqp_url, redis_url): (&str, &str)) -> Process {
+    stack.start_program(program, service, &[("AMQP_URL", amqp_url), ("REDIS_URL", redis_url)])
 }

@@ -6,7 +6,7 @@ use crate::id::{RunId, Slot, StepNumber};
 use crate::limits::PULSE_SLOTS_MAX;
 use crate::run::StepState;
 use crate::store::assemble::{Parts, RunFields, SlotFields, assemble, retired};
-use crate::store::{Pulse, RunLine, Snapshot};
+use crate::store::{KEYS_VERSION, Pulse, RunLine, Snapshot};
 
 impl Run {
     pub(super) fn snapshot(&self, id: &RunId) -> Snapshot {
@@ -80,6 +80,7 @@ impl Run {
 
     pub(super) fn line(&self, id: &RunId) -> RunLine {
         RunLine {
+            newer_schema: Some(self.schema).filter(|schema| *schema > KEYS_VERSION),
             run_id: id.clone(),
             status: self.status,
             objective: self.new.objective.clone(),

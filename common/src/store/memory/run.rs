@@ -10,12 +10,14 @@ use crate::message::ControlReply;
 use crate::meter::Need;
 use crate::plan::Step;
 use crate::run::{Halt, RunStatus, StepRecord, StepState, Usage};
-use crate::store::{NewRun, StoredPlan};
+use crate::store::{KEYS_VERSION, NewRun, StoredPlan};
 
 #[derive(Debug, Clone)]
 pub(super) struct Run {
     /// The time of the verb at work.
     pub(super) now: u64,
+    /// The version of its keys.
+    pub(super) schema: u32,
     /// What it was opened with; its rules hold to the end.
     pub(super) new: NewRun,
     pub(super) status: RunStatus,
@@ -104,6 +106,7 @@ impl Run {
     pub(super) fn open(new: &NewRun, now: u64) -> Self {
         let mut run = Self {
             now,
+            schema: KEYS_VERSION,
             new: new.clone(),
             status: RunStatus::Planning,
             created_at_ms: now,

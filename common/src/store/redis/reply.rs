@@ -11,7 +11,9 @@ use crate::message::ControlReply;
 use crate::plan::Step;
 use crate::run::{Budget, RunStatus, StepInput, StepRecord, StepState};
 use crate::store::assemble::{Parts, RunFields, SlotFields, assemble, retired};
-use crate::store::{Claim, Controlled, Dispatch, Held, Live, Owed, Pulse, RunLine, Snapshot, StoreError, StoredPlan, Taken};
+use crate::store::{
+    Claim, Controlled, Dispatch, Held, KEYS_VERSION, Live, Owed, Pulse, RunLine, Snapshot, StoreError, StoredPlan, Taken,
+};
 
 /// An answer, read from the front.
 #[derive(Debug)]
@@ -51,6 +53,23 @@ impl Reply {
     pub(super) fn number<N: std::str::FromStr>(&mut self) -> Result<N, StoreError> {
         let text = self.text()?;
         text.parse().map_err(|_not_a_number| unusable("number", &text))
+    }
+
+    /// The version of a run's keys, where a script says that it is too new for it.
+    pub(super) fn newer(&mut self) -> Result<Option<u32>, StoreError> {
+        match self.0.front() {
+            Some(Value::BulkString(word)) if word == b"newer" => {
+                self.0.pop_front();
+                self.number().map(Some)
+            }
+            Some(_) | None => Ok(None),
+        }
+    }
+
+    /// The field `schema` of a run; absent means 1.
+    pub(super) fn schema(&mut self) -> Result<u32, StoreError> {
+        let text = self.optional_text()?.unwrap_or_else(|| "1".to_owned());
+        text.parse().map_err(|_not_a_number| unusable("schema", &text))
     }
 
     fn json<T: for<'de> Deserialize<'de>>(&mut self) -> Result<T, StoreError> {
@@ -212,10 +231,14 @@ impl Reply {
     }
 
     pub(super) fn run_line(mut self, run: &RunId) -> Result<Option<RunLine>, StoreError> {
+        let schema = self.schema()?;
         let Some(status) = self.optional_text()? else { return Ok(None) };
+        let newer_schema = Some(schema).filter(|schema| *schema > KEYS_VERSION);
+        let known = RunStatus::parse(&status).or(newer_schema.map(|_| RunStatus::Running));
         Ok(Some(RunLine {
             run_id: run.clone(),
-            status: RunStatus::parse(&status).ok_or_else(|| unusable("status", &status))?,
+            status: known.ok_or_else(|| unusable("status", &status))?,
+            newer_schema,
             objective: self.text()?,
             created_at_ms: self.number()?,
             finished_at_ms: self.optional_text()?.and_then(|ms| ms.parse().ok()),

@@ -5,7 +5,7 @@ use redis::Script;
 use crate::clock::millis;
 use crate::id::StepNumber;
 use crate::limits::{DISPATCH_TIMEOUT, EVENTS_MAX, FENCE_BITS, WAKEUP_INTERVAL_MAX, WAKEUP_LOOK_MAX};
-use crate::store::{Account, NewRun, RunRules, json};
+use crate::store::{Account, KEYS_VERSION, NewRun, RunRules, json};
 
 /// The keys of a run in the order of `KEYS`, see `prelude.lua`.
 pub(super) const RUN_KEYS: [&str; 13] =
@@ -67,7 +67,7 @@ const TEXTS: [(Verb, &str); 21] = [
 /// The scripts as they are sent: limits, prelude (for verbs on a run), text.
 pub(super) fn compile() -> Vec<Script> {
     let limits = format!(
-        "local FENCE_BITS, EVENTS_MAX, DISPATCH_TIMEOUT_MS, WAKEUP_INTERVAL_MS, WAKEUP_LOOK_MS = {FENCE_BITS}, {EVENTS_MAX}, {}, {}, {}\n",
+        "local KEYS_VERSION, FENCE_BITS, EVENTS_MAX, DISPATCH_TIMEOUT_MS, WAKEUP_INTERVAL_MS, WAKEUP_LOOK_MS = {KEYS_VERSION}, {FENCE_BITS}, {EVENTS_MAX}, {}, {}, {}\n",
         millis(DISPATCH_TIMEOUT),
         millis(WAKEUP_INTERVAL_MAX),
         millis(WAKEUP_LOOK_MAX)
