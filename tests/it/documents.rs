@@ -13,6 +13,21 @@ fn the_readme_lists_every_setting() {
     assert!(text("README.md").contains(table.trim()), "put this into README.md:\n{table}");
 }
 
+/// But for the prefix: the permissions of RabbitMQ's user name it.
+#[test]
+fn compose_hands_every_setting_on() {
+    let (table, compose) = (common::config::settings_markdown(), text("deploy/compose.yaml"));
+    let variables: Vec<&str> = table.lines().filter_map(|row| row.strip_prefix("| `")?.split('`').next()).collect();
+    assert!(variables.len() > 20, "{variables:?}");
+    for variable in variables.into_iter().filter(|variable| *variable != "PLANRELAY_PREFIX") {
+        let key = format!("{variable}:");
+        assert!(
+            compose.lines().any(|line| line.trim_start().starts_with(&key)),
+            "deploy/compose.yaml does not hand {variable} on"
+        );
+    }
+}
+
 /// Each third-party client is named in its own place and nowhere else.
 #[test]
 fn clients_stay_behind_their_seams() {
