@@ -48,6 +48,8 @@ pub struct Envelope {
     pub reason: Option<String>,
     /// The queue a dead letter comes from, by name, when known.
     pub origin: Option<String>,
+    /// Whether this very message was handed out before it was put back as a copy of itself: the broker knows nothing of that.
+    pub returned: bool,
 }
 
 impl Envelope {
@@ -62,6 +64,7 @@ impl Envelope {
             traceparent: None,
             reason: None,
             origin: None,
+            returned: false,
         }
     }
 }
@@ -277,11 +280,11 @@ impl Delivery {
         }
     }
 
-    /// Whether the broker has handed this message out before.
+    /// Whether this message has been handed out before.
     pub fn redelivered(&self) -> bool {
         match self {
-            Delivery::Rabbit(delivery) => delivery.redelivered,
-            Delivery::Memory(delivery) => delivery.redelivered,
+            Delivery::Rabbit(delivery) => delivery.redelivered || delivery.envelope.returned,
+            Delivery::Memory(delivery) => delivery.redelivered || delivery.envelope.returned,
             Delivery::Watched(watched) => watched.0.redelivered(),
         }
     }

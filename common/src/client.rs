@@ -122,6 +122,11 @@ impl Client {
         self.store.list(0, limit).await
     }
 
+    /// The newest runs first, at most `limit`, without the first `offset`.
+    pub async fn page(&self, offset: usize, limit: usize) -> Result<Vec<RunLine>, StoreError> {
+        self.store.list(offset, limit).await
+    }
+
     /// The result document, once the run has ended.
     pub async fn result(&self, run: &RunId) -> Result<Option<RunDocument>, StoreError> {
         let Some(text) = self.store.result(run).await? else { return Ok(None) };

@@ -1,6 +1,10 @@
 //! What a process says of itself over HTTP: `/healthz` (it lives), `/readyz` (it works), `/metrics`; and the `healthcheck` that asks.
 
+use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
 
 use axum::Router;
 use axum::extract::State;
@@ -8,13 +12,16 @@ use axum::http::StatusCode;
 use axum::http::header::CONTENT_TYPE;
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
+use axum::serve::Listener;
 use serde_json::json;
-use tokio::net::TcpListener;
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
 use crate::env::Env;
-use crate::limits::{HEALTHCHECK_TIMEOUT, READY_TIMEOUT};
+use crate::limits::{HEALTHCHECK_TIMEOUT, HTTP_CONNECTIONS_MAX, READY_TIMEOUT};
 use crate::message::Queue;
 
 /// What a process is asked about.
@@ -72,10 +79,61 @@ pub async fn listen(address: SocketAddr) -> Result<TcpListener, String> {
     TcpListener::bind(address).await.map_err(|why| format!("PLANRELAY_HTTP: cannot listen on {address}: {why}"))
 }
 
-/// Answers on `listener` for as long as it is polled.
-pub async fn serve(listener: TcpListener, pages: Router) {
-    if let Err(error) = axum::serve(listener, pages).await {
+/// Answers on `listener` until `stop`, and then what has been asked by then. At most [`HTTP_CONNECTIONS_MAX`] connections at once; the
+/// next one waits until one has ended.
+pub async fn serve(listener: TcpListener, pages: Router, stop: CancellationToken) {
+    let listener = Bounded { listener, places: Arc::new(Semaphore::new(HTTP_CONNECTIONS_MAX)) };
+    let served = axum::serve(listener, pages).with_graceful_shutdown(stop.cancelled_owned());
+    if let Err(error) = served.await {
         tracing::error!(%error, "nothing is answered over HTTP any more: {error}");
+    }
+}
+
+/// A listener with a limit.
+struct Bounded {
+    listener: TcpListener,
+    places: Arc<Semaphore>,
+}
+
+impl Listener for Bounded {
+    type Io = Placed;
+    type Addr = SocketAddr;
+
+    async fn accept(&mut self) -> (Placed, SocketAddr) {
+        // Nobody closes the semaphore.
+        let place = Arc::clone(&self.places).acquire_owned().await.ok();
+        let (stream, address) = Listener::accept(&mut self.listener).await;
+        (Placed { stream, _place: place }, address)
+    }
+
+    fn local_addr(&self) -> io::Result<SocketAddr> {
+        self.listener.local_addr()
+    }
+}
+
+/// A connection and its place among those that there may be.
+struct Placed {
+    stream: TcpStream,
+    _place: Option<OwnedSemaphorePermit>,
+}
+
+impl AsyncRead for Placed {
+    fn poll_read(mut self: Pin<&mut Self>, context: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_read(context, buffer)
+    }
+}
+
+impl AsyncWrite for Placed {
+    fn poll_write(mut self: Pin<&mut Self>, context: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.stream).poll_write(context, bytes)
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_flush(context)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_shutdown(context)
     }
 }
 

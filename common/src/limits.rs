@@ -291,17 +291,25 @@ pub const CENSUS_RUNS_MAX: usize = 10_000;
 pub const CENSUS_PARALLEL: usize = 16;
 /// A run without an entry in its audit trail for so long counts as stuck, unless it waits for a person. Longer if steps may take longer.
 pub const STUCK_AFTER: Duration = Duration::from_secs(15 * 60);
-/// Longest wait for a result or for events that one request to the API may ask for.
+/// Longest wait for a result that one request to the API may ask for.
 pub const API_WAIT_MAX: Duration = Duration::from_secs(60);
-/// Requests to the API that wait or stream at once; further ones are refused.
+/// How long one stream of events lasts; whoever follows further comes back with the last event's id.
+pub const API_STREAM_MAX: Duration = Duration::from_secs(15 * 60);
+/// Requests to the API that wait, stream, list or command at once; further ones are refused.
 pub const API_WAITS_MAX: usize = 256;
 /// Runs that one request to the API may list.
-pub const API_LIST_MAX: usize = 1_000;
+pub const API_LIST_MAX: usize = 200;
+/// Runs that are read at once for it.
+pub const API_LIST_PAGE: usize = 100;
 /// Entries of an audit trail that one answer of the API holds.
 pub const API_EVENTS_MAX: usize = 1_000;
 /// How long the API waits for a planner's answer to a command.
 pub const API_CONTROL_TIMEOUT: Duration = Duration::from_secs(10);
 /// How long the store may take to answer `/readyz`.
 pub const READY_TIMEOUT: Duration = Duration::from_secs(3);
+/// How long requests in hand may take to be answered at a stop.
+pub const HTTP_DRAIN: Duration = Duration::from_secs(2);
+/// Connections over HTTP at once.
+pub const HTTP_CONNECTIONS_MAX: usize = 1_024;
 /// How long `healthcheck` waits for an answer.
 pub const HEALTHCHECK_TIMEOUT: Duration = Duration::from_secs(5);

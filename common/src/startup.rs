@@ -115,7 +115,7 @@ pub fn service<P, C: std::fmt::Display, E: std::fmt::Display>(
                 let health = Health { env: started.env.clone(), queues, stop: started.stop.clone() };
                 let pages = async {
                     if let Some(listener) = listener {
-                        health::serve(listener, health::routes(health)).await;
+                        health::serve(listener, health::routes(health), CancellationToken::new()).await;
                     }
                     std::future::pending::<()>().await;
                 };

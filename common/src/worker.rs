@@ -14,9 +14,9 @@ use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep, timeout};
 use tokio_util::sync::CancellationToken;
 
-use crate::broker::{Broker, Delivery, Envelope, Target};
+use crate::broker::{Broker, Delivery, Envelope, Target, backoff};
 use crate::env::Env;
-use crate::limits::{RETURN_WAIT_MAX, RETURN_WAIT_MIN};
+use crate::limits::{HANDLE_BACKOFF_MAX, RETRY_BACKOFF_MIN, RETURN_WAIT_MAX, RETURN_WAIT_MIN};
 use crate::message::Queue;
 use crate::metrics::{Metrics, Settled};
 use crate::store::StoreError;
@@ -156,7 +156,7 @@ where
                 tokio::select! {
                     biased;
                     () = stop.cancelled() => {}
-                    () = sleep(patience(&env, tries)) => hand.settled = give_back(&env, queue, delivery).await,
+                    () = sleep(patience(&env, tries)) => give_back(&env, queue, delivery, &stop).await,
                 }
                 return;
             }
@@ -199,14 +199,22 @@ fn patience(env: &Env, tries: u32) -> Duration {
     most.mul_f64(0.5 + env.ids.fraction() / 2.0)
 }
 
-/// Puts the message at the end of its queue, under its own id: the broker would put it at the front, and count. Unconfirmed, it comes back
-/// as it is; should this process die in between, there are two of it, which claims sort out.
-async fn give_back(env: &Env, queue: Queue, delivery: Delivery) -> Settled {
-    let copy = delivery.envelope().clone();
-    if env.broker.publish(Target::Queue(queue), copy).await.is_ok() {
-        delivery.ack().await;
+/// Puts the message at the end of its queue, under its own id and with its redelivered mark: the broker would put it at the front, and
+/// count. Repeated until it is confirmed; should this process die or stop in between, there may be two of it, which claims sort out.
+async fn give_back(env: &Env, queue: Queue, delivery: Delivery, stop: &CancellationToken) {
+    let copy = Envelope { returned: delivery.redelivered(), ..delivery.envelope().clone() };
+    let mut tries = 0;
+    while let Err(error) = env.broker.publish(Target::Queue(queue), copy.clone()).await {
+        let wait = backoff(tries, RETRY_BACKOFF_MIN, HANDLE_BACKOFF_MAX, env.ids.fraction());
+        env.metrics.publishing_again();
+        tracing::warn!("a message for a newer process is not confirmed, publishing again in {wait:?}: {error}");
+        tokio::select! {
+            biased;
+            () = stop.cancelled() => return,
+            () = sleep(wait) => tries += 1,
+        }
     }
-    Settled::Returned
+    delivery.ack().await;
 }
 
 /// Makes the message a dead letter; says whether that is done.

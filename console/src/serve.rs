@@ -8,6 +8,7 @@ use common::config::Config;
 use common::env::Env;
 use common::health::{self, Health};
 use common::ids::Ids;
+use common::limits::HTTP_DRAIN;
 use common::llm::Llm;
 use common::metrics::Metrics;
 use common::shutdown;
@@ -40,10 +41,14 @@ pub(crate) async fn run(config: &Config) -> Result<Exit, Failure> {
     let api = api::routes(client, broker.clone(), config.http.token.as_ref(), stop.clone());
     let pages = health::routes(Health { env: env.clone(), queues: &[], stop: stop.clone() }).merge(api);
     say(&format!("planrelay answers at http://{address}"));
+    if config.http.token.is_none() && !address.ip().is_loopback() {
+        say("whoever reaches this address may submit, read and cancel runs: PLANRELAY_API_TOKEN is not set");
+    }
     tokio::select! {
-        () = health::serve(listener, pages) => {}
+        () = health::serve(listener, pages, stop.clone()) => {}
         () = census::keep(&env, &fleet, config.run.step_timeout) => {}
-        () = stop.cancelled() => {}
+        // Whoever waits is told where the run stands; a connection that says nothing is not waited for.
+        () = async { stop.cancelled().await; tokio::time::sleep(HTTP_DRAIN).await } => {}
     }
     broker.close().await;
     Ok(Exit::Ok)

@@ -16,10 +16,10 @@ pub mod turns;
 
 use tool::Toolbox;
 
-/// What every step needs beside its message.
 /// What it consumes.
 pub const QUEUES: [Queue; 1] = [Queue::Steps];
 
+/// What every step needs beside its message.
 #[derive(Clone)]
 pub struct Executor {
     /// The world.

@@ -60,6 +60,7 @@ pub(crate) async fn stamp(planner: &Planner, envelope: &Envelope, mut message: O
         // It may be a dead letter that gets another life.
         reason: None,
         origin: None,
+        returned: false,
         ..envelope.clone()
     };
     // The id is drawn once: a try whose confirm was lost and the next one are the same run.

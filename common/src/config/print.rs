@@ -96,6 +96,9 @@ pub fn mask_url(urls: &str) -> String {
 
 fn mask_one(url: &str) -> String {
     let (scheme, rest) = url.find("://").map_or(("", url), |at| url.split_at(at + 3));
+    // A password in a query may contain `@` as well: nothing behind this is looked at.
+    let hidden = rest.find("?sentinel_").or_else(|| rest.find("&sentinel_"));
+    let rest = &rest[..hidden.unwrap_or(rest.len())];
     let (user, rest) = match rest.rsplit_once('@') {
         Some((credentials, rest)) => match credentials.split_once(':') {
             Some((user, _password)) => (format!("{user}:***@"), rest),
@@ -105,6 +108,7 @@ fn mask_one(url: &str) -> String {
     };
     let rest = match rest.split_once('?') {
         Some((path, _query)) => format!("{path}?***{}", if url.ends_with(',') { "," } else { "" }),
+        None if hidden.is_some() => format!("{rest}?***{}", if url.ends_with(',') { "," } else { "" }),
         None => rest.to_owned(),
     };
     format!("{scheme}{user}{rest}")

@@ -175,6 +175,17 @@ fn every_setting_reaches_its_field() {
 }
 
 #[test]
+fn passwords_of_sentinels_are_masked() {
+    for (url, shown) in [
+        ("redis+sentinel://s1,s2/m?sentinel_password=pa@ss", "redis+sentinel://s1,s2/m?***"),
+        ("redis+sentinel://u:p@s1:26379/m?sentinel_password=pa@ss", "redis+sentinel://u:***@s1:26379/m?***"),
+        ("redis+sentinel://u:p@s1/m?x=1&sentinel_username=a&sentinel_password=b", "redis+sentinel://u:***@s1/m?***"),
+    ] {
+        assert_eq!(mask_url(url), shown);
+    }
+}
+
+#[test]
 fn bad_values_are_named_with_what_is_accepted() {
     for bad in ["8080", "localhost:8080", ":8080", "0.0.0.0:99999"] {
         refused(&[("PLANRELAY_HTTP", bad)], &["is not an address and a port such as 127.0.0.1:8080 or 0.0.0.0:8080"]);

@@ -96,7 +96,8 @@ impl Redis {
     }
 
     pub(super) async fn ping(&self) -> Result<(), StoreError> {
-        self.connection.command("PING", &[]).await.map(drop)
+        // Of a cluster, one server that answers will do: PING would ask them all.
+        self.connection.command("ZCARD", &[&format!("{}:runs", self.prefix)]).await.map(drop)
     }
 
     pub(super) async fn open_run(&self, run: &RunId, new: &NewRun) -> Result<Opened, StoreError> {
@@ -417,8 +418,10 @@ impl Redis {
     }
 
     pub(super) async fn traceparent(&self, run: &RunId) -> Result<Option<String>, StoreError> {
-        let field = self.connection.command("HGET", &[&self.key(run, "run"), "traceparent"]).await?;
-        Ok(Reply::new(field).optional_text()?.filter(|trace| !trace.is_empty()))
+        let fields = [&self.key(run, "run"), "schema", "traceparent"];
+        let mut reply = Reply::new(self.connection.command("HMGET", &fields).await?);
+        reply.schema().and_then(|schema| super::known(run, schema))?;
+        Ok(reply.optional_text()?.filter(|trace| !trace.is_empty()))
     }
 
     pub(super) async fn result(&self, run: &RunId) -> Result<Option<String>, StoreError> {

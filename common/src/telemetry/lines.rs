@@ -116,7 +116,8 @@ fn text(mut writer: Writer<'_>, event: &Event<'_>, said: &Said) -> fmt::Result {
     write!(writer, "{target}:")?;
     dim(&mut writer, false)?;
     if let Some((_, message)) = said.0.iter().find(|(name, _)| *name == MESSAGE) {
-        write!(writer, " {}", message.as_str().unwrap_or_default())?;
+        writer.write_char(' ')?;
+        escaped(&mut writer, message.as_str().unwrap_or_default())?;
     }
     for (name, value) in said.0.iter().filter(|(name, _)| *name != MESSAGE) {
         match value {
@@ -128,6 +129,14 @@ fn text(mut writer: Writer<'_>, event: &Event<'_>, said: &Said) -> fmt::Result {
         }
     }
     writeln!(writer)
+}
+
+/// Text as it is, but for what would begin a line of its own or speak to a terminal: messages quote foreign names and reasons.
+fn escaped(writer: &mut Writer<'_>, text: &str) -> fmt::Result {
+    text.chars().try_for_each(|character| match character.is_control() {
+        true => write!(writer, "{}", character.escape_default()),
+        false => writer.write_char(character),
+    })
 }
 
 fn is_word(text: &str) -> bool {

@@ -18,15 +18,17 @@ use common::broker::{Broker, PublishError};
 use common::client::{Client, ControlError, WaitError, Watch};
 use common::id::RunId;
 use common::limits::{
-    API_CONTROL_TIMEOUT, API_EVENTS_MAX, API_LIST_MAX, API_WAIT_MAX, API_WAITS_MAX, MESSAGE_BYTES_MAX, RUNS_LISTED_MAX,
+    API_CONTROL_TIMEOUT, API_EVENTS_MAX, API_LIST_MAX, API_LIST_PAGE, API_STREAM_MAX, API_WAIT_MAX, API_WAITS_MAX,
+    MESSAGE_BYTES_MAX, RUNS_LISTED_MAX,
 };
 use common::message::{self, Answer, ControlMessage, ObjectiveMessage, Refusal, WIRE_VERSION};
 use common::run::RunStatus;
-use common::store::StoreError;
+use common::store::{RunLine, StoreError};
 use futures::stream;
 use secrecy::{ExposeSecret, SecretString};
 use serde_json::{Value, json};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::time::{Instant, timeout_at};
 use tokio_util::sync::CancellationToken;
 
 /// What `GET /` says.
@@ -168,7 +170,6 @@ impl Api {
 
     /// The result of a run as soon as there is one, or where the run stands when the wait is over.
     async fn outcome(&self, run: &RunId, patience: Duration) -> Answered {
-        let _place = if patience.is_zero() { None } else { Some(self.place()?) };
         let wait = self.client.wait(run, patience);
         let waited = self.stop.run_until_cancelled(wait).await;
         match waited {
@@ -192,14 +193,15 @@ async fn submit(
     json_only(&headers)?;
     let patience = patience(&query)?;
     let objective: ObjectiveMessage = message::parse(&body?)?;
+    let _place = if patience.is_some() { Some(api.place()?) } else { None };
     let run = api.client.submit(&api.broker, objective).await?;
     let location = [(LOCATION, format!("/v1/runs/{run}"))];
     if let Some(patience) = patience {
-        // It may be that no planner has opened the run yet.
-        return match api.outcome(&run, patience).await {
-            Err(Problem(StatusCode::NOT_FOUND, _)) => Ok(accepted(&run, location)),
-            answered => answered.map(|response| (location, response).into_response()),
-        };
+        // It is submitted, whatever becomes of the wait: no planner may have opened the run yet, the store may not answer.
+        return Ok(match api.outcome(&run, patience).await {
+            Err(_nothing_to_tell) => accepted(&run, location),
+            Ok(response) => (location, response).into_response(),
+        });
     }
     Ok(accepted(&run, location))
 }
@@ -219,13 +221,21 @@ fn json_only(headers: &HeaderMap) -> Result<(), Problem> {
 
 async fn list(State(api): State<Api>, Query(query): Query<BTreeMap<String, String>>) -> Answered {
     let limit = number(&query, "limit", API_LIST_MAX)?.unwrap_or(50);
-    let Some(status) = query.get("status") else {
-        return Ok(Json(api.client.list(limit).await?).into_response());
-    };
-    let unknown = || Problem(StatusCode::BAD_REQUEST, format!("there is no status {status:?}"));
-    let status = RunStatus::parse(status).ok_or_else(unknown)?;
-    let all = api.client.list(RUNS_LISTED_MAX).await?;
-    let lines: Vec<_> = all.into_iter().filter(|line| line.newer_schema.is_none() && line.status == status).take(limit).collect();
+    let unknown = |status: &String| Problem(StatusCode::BAD_REQUEST, format!("there is no status {status:?}"));
+    let status = query.get("status").map(|text| RunStatus::parse(text).ok_or_else(|| unknown(text))).transpose()?;
+    let _place = api.place()?;
+    let mut lines = Vec::new();
+    for offset in (0..RUNS_LISTED_MAX).step_by(API_LIST_PAGE) {
+        let page = api.client.page(offset, API_LIST_PAGE).await?;
+        let last = page.is_empty();
+        // Of a run of a newer release it is not known where it stands.
+        let wanted = |line: &RunLine| status.is_none_or(|status| line.newer_schema.is_none() && line.status == status);
+        lines.extend(page.into_iter().filter(wanted));
+        if last || lines.len() >= limit {
+            break;
+        }
+    }
+    lines.truncate(limit);
     Ok(Json(lines).into_response())
 }
 
@@ -236,7 +246,9 @@ async fn show(State(api): State<Api>, Path(run): Path<String>) -> Answered {
 }
 
 async fn result(State(api): State<Api>, Path(run): Path<String>, Query(query): Query<BTreeMap<String, String>>) -> Answered {
-    api.outcome(&run_id(&run)?, patience(&query)?.unwrap_or_default()).await
+    let patience = patience(&query)?.unwrap_or_default();
+    let _place = if patience.is_zero() { None } else { Some(api.place()?) };
+    api.outcome(&run_id(&run)?, patience).await
 }
 
 async fn events(
@@ -253,13 +265,15 @@ async fn events(
     // A browser that connects again says where it was.
     let after = Some(header("last-event-id")).filter(|id| !id.is_empty()).or_else(|| query.get("after").cloned());
     let after = after.unwrap_or_default();
-    if !after.bytes().all(|byte| byte.is_ascii_digit() || byte == b'-') {
+    let (ms, sequence) = after.split_once('-').unwrap_or((&after, "0"));
+    if !after.is_empty() && (ms.parse::<u64>().is_err() || sequence.parse::<u64>().is_err()) {
         return Err(Problem(StatusCode::BAD_REQUEST, format!("after: {after:?} is not the id of an event")));
     }
     if !header(ACCEPT.as_str()).contains("text/event-stream") {
         return Ok(Json(api.client.events(&run, &after, API_EVENTS_MAX).await?).into_response());
     }
-    let following = Following { watch: api.client.watch(&run, &after), stop: api.stop.clone(), _place: api.place()? };
+    let (watch, until) = (api.client.watch(&run, &after), Instant::now() + API_STREAM_MAX);
+    let following = Following { watch, until, stop: api.stop.clone(), _place: api.place()? };
     let stream = stream::unfold(following, async |mut following| Some((Ok::<_, Infallible>(following.next().await?), following)));
     Ok(Sse::new(stream).keep_alive(KeepAlive::default()).into_response())
 }
@@ -267,14 +281,17 @@ async fn events(
 /// Somebody who follows a run.
 struct Following {
     watch: Watch,
+    until: Instant,
     stop: CancellationToken,
     _place: OwnedSemaphorePermit,
 }
 
 impl Following {
-    /// The next event as it is sent; `None`: nothing follows, or the store does not answer, or the process stops.
+    /// The next event as it is sent; `None`: nothing follows, it is time for another request, the store does not answer, or the
+    /// process stops.
     async fn next(&mut self) -> Option<ServerEvent> {
-        let event = self.stop.run_until_cancelled(self.watch.next()).await?.ok()??;
+        let next = timeout_at(self.until, self.watch.next());
+        let event = self.stop.run_until_cancelled(next).await?.ok()?.ok()??;
         let sent = ServerEvent::default().id(event.id.clone()).event(event.kind.as_str());
         sent.json_data(&event).ok()
     }
@@ -297,6 +314,7 @@ async fn control(
     object.insert("run_id".to_owned(), run.as_str().into());
     object.insert("command".to_owned(), command.into());
     let message: ControlMessage = message::parse(fields.to_string().as_bytes())?;
+    let _place = api.place()?;
     let reply = api.client.control(&api.broker, &message, API_CONTROL_TIMEOUT).await?;
     let status = match reply.answer {
         Answer::Accepted | Answer::Repeated => StatusCode::OK,

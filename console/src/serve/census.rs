@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+use common::broker::PublishError;
 use common::env::Env;
 use common::limits::{CENSUS_INTERVAL, CENSUS_PARALLEL, CENSUS_RUNS_MAX, STUCK_AFTER};
 use common::message::Queue;
@@ -28,16 +29,21 @@ pub(crate) async fn keep(env: &Env, fleet: &Fleet, step_timeout: Duration) {
 async fn take(env: &Env, stuck_after: Duration) -> anyhow::Result<Census> {
     let mut queues = Vec::new();
     for queue in Queue::ALL {
-        queues.push((queue, env.broker.look(queue).await?));
+        match env.broker.look(queue).await {
+            Ok(look) => queues.push((queue, look)),
+            // What can be measured is measured: somebody has deleted it.
+            Err(PublishError::Unroutable(_)) => {}
+            Err(error @ PublishError::Unconfirmed(_)) => return Err(error.into()),
+        }
     }
     let live = env.store.live(CENSUS_RUNS_MAX).await?;
     let pulses = stream::iter(&live.runs).map(|run| env.store.pulse(run)).buffer_unordered(CENSUS_PARALLEL);
     let pulses: Vec<_> = pulses.collect().await;
-    // A run that a newer release has written cannot be looked at by this one: it counts as that.
-    let newer = |pulse: &Result<_, StoreError>| matches!(pulse, Err(StoreError::Newer { .. }));
-    let (newer, pulses): (Vec<_>, Vec<_>) = pulses.into_iter().partition(newer);
+    // A run that a newer release has written, or that makes no sense, cannot be looked at by this one: it counts as that.
+    let unseen = |pulse: &Result<_, StoreError>| matches!(pulse, Err(StoreError::Newer { .. } | StoreError::Unusable(_)));
+    let (unseen, pulses): (Vec<_>, Vec<_>) = pulses.into_iter().partition(unseen);
     let pulses = pulses.into_iter().collect::<Result<Vec<_>, _>>()?;
-    let not_looked_at = live.count.saturating_sub(live.runs.len() as u64) + newer.len() as u64;
+    let not_looked_at = live.count.saturating_sub(live.runs.len() as u64) + unseen.len() as u64;
     let dead_letters = env.store.dead_letter_count().await?;
     let late = Duration::from_millis(live.late_ms);
     Ok(Census { late, queues, dead_letters, ..count(pulses.into_iter().flatten(), not_looked_at, stuck_after) })

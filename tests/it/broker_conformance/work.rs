@@ -1,5 +1,6 @@
 //! The consume loop, on both brokers.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
@@ -15,6 +16,7 @@ contract![
     no_more_than_concurrency_run_at_once,
     park_and_panic_make_dead_letters,
     retry_handles_the_same_message_again,
+    a_message_for_others_keeps_its_id_and_its_mark,
     stop_lets_work_finish_and_gives_back_the_rest,
     stop_does_not_wait_for_retries,
 ];
@@ -117,6 +119,36 @@ async fn park_and_panic_make_dead_letters(place: Place) {
     for _ in 0..2 {
         timeout(PATIENCE, on_done.recv()).await.expect("undisturbed").expect("worker lives");
     }
+    running.stop().await;
+    place.is_empty().await;
+}
+
+/// What the holder before has left undone, a reply say, is done by whoever knows that there was one.
+async fn a_message_for_others_keeps_its_id_and_its_mark(place: Place) {
+    place.publish(&["a"]).await;
+    let mut died = place.broker.consume(Queue::Steps, 1);
+    drop(next(&mut died).await);
+    drop(died);
+    place.publish(&["b"]).await;
+    let (seen, mut on_seen) = mpsc::unbounded_channel();
+    let tries = Arc::new(AtomicUsize::new(0));
+    let running = Running::start(&place, 1, PATIENCE, move |message, redelivered| {
+        let (seen, tries) = (seen.clone(), Arc::clone(&tries));
+        async move {
+            seen.send((message.message_id, redelivered)).expect("test listens");
+            match tries.fetch_add(1, Ordering::SeqCst) {
+                0..4 => Outcome::Return { why: "it is for somebody else".to_owned() },
+                _ => Outcome::Done,
+            }
+        }
+    });
+    let mut times = BTreeMap::new();
+    for _ in 0..6 {
+        let (id, redelivered) = timeout(PATIENCE, on_seen.recv()).await.expect("handled").expect("worker lives");
+        assert_eq!(redelivered, id == "a", "{id}");
+        *times.entry(id).or_insert(0) += 1;
+    }
+    assert_eq!(times, BTreeMap::from([("a".to_owned(), 3), ("b".to_owned(), 3)]), "they take turns");
     running.stop().await;
     place.is_empty().await;
 }

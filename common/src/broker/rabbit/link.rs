@@ -131,11 +131,11 @@ impl Link {
             if stale {
                 tokio::time::sleep(REDECLARE_DELAY).await;
             }
-            if fresh && self.known.swap(true, Ordering::Relaxed) {
-                self.metrics.reconnected(Server::Broker);
-            }
             if stale || fresh {
                 topology::declare(&connection, &self.prefix, self.queues).await.map_err(|(q, e)| host.declare_error(q, &e))?;
+            }
+            if fresh && self.known.swap(true, Ordering::Relaxed) {
+                self.metrics.reconnected(Server::Broker);
             }
             connection.create_channel().await.map_err(|e| host.error(&e).into())
         });

@@ -9,6 +9,8 @@ use crate::limits::{AMQP_TEXT_BYTES_MAX, REASON_CHARS_MAX, TRACEPARENT_BYTES_MAX
 const TRACEPARENT: &str = "traceparent";
 const REASON: &str = "planrelay-reason";
 const ORIGIN: &str = "planrelay-origin";
+/// It was handed out before, and put back as a copy of itself.
+const RETURNED: &str = "planrelay-returned";
 /// When it was published, in milliseconds since 1970: the `timestamp` of AMQP counts seconds.
 const PUBLISHED: &str = "planrelay-published-ms";
 const PERSISTENT: u8 = 2;
@@ -41,6 +43,9 @@ pub(super) fn properties(envelope: &Envelope, now_ms: u64) -> Result<BasicProper
             headers.insert(key.into(), AMQPValue::LongString(value.as_str().into()));
         }
     }
+    if envelope.returned {
+        headers.insert(RETURNED.into(), AMQPValue::Boolean(true));
+    }
     headers.insert(PUBLISHED.into(), AMQPValue::LongLongInt(now_ms.try_into().unwrap_or(i64::MAX)));
     Ok(properties.with_headers(headers))
 }
@@ -67,6 +72,7 @@ pub(super) fn envelope(properties: &BasicProperties, body: Vec<u8>) -> Envelope 
         correlation_id: own(properties.correlation_id()),
         // Handed on with everything that follows from the message: headers that do not fit a frame would end every publication.
         traceparent: text(headers, TRACEPARENT).filter(|trace| trace.len() <= TRACEPARENT_BYTES_MAX),
+        returned: headers.inner().get(RETURNED).and_then(AMQPValue::as_bool).unwrap_or(false),
         // Ours first: a message that we parked says more than the broker knows.
         reason: text(headers, REASON)
             .or_else(|| text(headers, "x-first-death-reason"))

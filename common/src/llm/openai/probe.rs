@@ -96,7 +96,12 @@ pub enum Calls {
 pub async fn list(config: &LlmConfig) -> Result<Listing, String> {
     let _already_installed = rustls::crypto::ring::default_provider().install_default();
     let http = reqwest::Client::builder().connect_timeout(CONNECT_TIMEOUT).timeout(DOCTOR_TIMEOUT);
-    let http = http.redirect(reqwest::redirect::Policy::none()).build().map_err(|error| format!("no HTTP client: {error}"))?;
+    let trusted = config.trust.http().map_err(|error| format!("PLANRELAY_CA_FILE: {error}"))?;
+    let http = http
+        .tls_certs_merge(trusted)
+        .redirect(reqwest::redirect::Policy::none())
+        .build()
+        .map_err(|error| format!("no HTTP client: {error}"))?;
     let mut request = http.get(format!("{}/models", config.base_url.trim_end_matches('/')));
     if let Some(key) = &config.api_key {
         request = request.bearer_auth(key.expose_secret());

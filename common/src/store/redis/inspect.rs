@@ -17,16 +17,17 @@ use crate::config::{StoreConfig, mask_url};
 use crate::limits::{CONNECT_TIMEOUT, DOCTOR_NODES_MAX, DOCTOR_TIMEOUT};
 
 /// Commands that are sent outside scripts.
-const PLAIN: [&str; 12] =
-    ["PING", "ZADD", "ZREMRANGEBYRANK", "HGET", "ZREM", "GET", "XRANGE", "ZRANGE", "HMGET", "LPUSH", "LTRIM", "LRANGE"];
+const PLAIN: [&str; 13] =
+    ["LLEN", "PING", "ZADD", "ZREMRANGEBYRANK", "HGET", "ZREM", "GET", "XRANGE", "ZRANGE", "HMGET", "LPUSH", "LTRIM", "LRANGE"];
 
 /// What is enough to read runs and to submit them.
-const READS: [&str; 13] = [
+const READS: [&str; 14] = [
     "GET",
     "HGET",
     "HGETALL",
     "HMGET",
     "HVALS",
+    "LLEN",
     "LRANGE",
     "SMEMBERS",
     "TIME",

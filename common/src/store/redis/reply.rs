@@ -239,8 +239,12 @@ impl Reply {
             run_id: run.clone(),
             status: known.ok_or_else(|| unusable("status", &status))?,
             newer_schema,
-            objective: self.text()?,
-            created_at_ms: self.number()?,
+            // A newer release may keep these elsewhere.
+            objective: if newer_schema.is_some() { self.optional_text()?.unwrap_or_default() } else { self.text()? },
+            created_at_ms: match newer_schema {
+                Some(_) => self.optional_text()?.and_then(|ms| ms.parse().ok()).unwrap_or(0),
+                None => self.number()?,
+            },
             finished_at_ms: self.optional_text()?.and_then(|ms| ms.parse().ok()),
         }))
     }

@@ -97,7 +97,7 @@ fn endpoint(config: &LlmConfig, listing: &Result<Listing, String>) -> Check {
         Ok(Listing { status: 401 | 403, .. }) => Check::failed(name, Fault::Unreachable, "it wants a key, and none is set", KEY),
         Ok(Listing { status: 300..=399, redirects, .. }) => {
             let to = redirects.as_ref().map_or("nowhere", |to| to.trim_end_matches("/models"));
-            let mend = format!("export OPENAI_BASE_URL={to}");
+            let mend = format!("export OPENAI_BASE_URL={}", pasted(to, "http://HOST:PORT/v1"));
             Check::failed(name, Fault::Configuration, format!("it redirects to {to}, and is not followed"), mend)
         }
         Ok(Listing { status: 500.., .. }) => {
@@ -131,10 +131,16 @@ fn unasked(model: &Configured, listed: Option<&std::collections::BTreeSet<String
     check.of(model.name.clone())
 }
 
+/// What an endpoint says, where a shell takes it for nothing but a word; else `instead`: these lines are for pasting.
+fn pasted<'a>(said: &'a str, instead: &'a str) -> &'a str {
+    let plain = |c: char| c.is_ascii_alphanumeric() || "-._:/@+%=,".contains(c);
+    if !said.is_empty() && said.chars().all(plain) { said } else { instead }
+}
+
 fn named(model: &Configured, name: &str) -> String {
     match model.roles.as_slice() {
-        [role] => format!("export PLANRELAY_{}_MODEL={name}", role.to_uppercase()),
-        _several => format!("export OPENAI_MODEL={name}"),
+        [role] => format!("export PLANRELAY_{}_MODEL={}", role.to_uppercase(), pasted(name, "MODEL")),
+        _several => format!("export OPENAI_MODEL={}", pasted(name, "MODEL")),
     }
 }
 

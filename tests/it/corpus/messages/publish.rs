@@ -61,6 +61,7 @@ fn envelope(world: &World, case: &Value, body: Vec<u8>) -> Envelope {
         traceparent: header("traceparent"),
         reason: header("planrelay-reason"),
         origin: header("planrelay-origin"),
+        returned: false,
     }
 }
 
