@@ -1,8 +1,8 @@
 //! What a process counts and measures of its work, for Prometheus. No globals: one [`Metrics`] per process, in its [`crate::env::Env`].
 //!
 //! Every label has few values: closed enums, the tools that exist, and at most [`METRIC_MODELS_MAX`] names of models, since an endpoint may
-//! answer with any name. Run ids are never labels. `deploy/README.md` says what to look at, `deploy/prometheus/rules.yaml` what to be
-//! woken up for; a test holds both against what is registered here.
+//! answer with any name. Run ids are never labels. `deploy/monitoring.md` lists all of it and says what to look at,
+//! `deploy/prometheus/rules.yaml` what to be woken up for; tests hold both against what is registered here.
 
 use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex, PoisonError};

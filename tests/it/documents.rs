@@ -13,6 +13,17 @@ fn the_readme_lists_every_setting() {
     assert!(text("README.md").contains(table.trim()), "put this into README.md:\n{table}");
 }
 
+#[test]
+fn the_readme_lists_every_route_of_the_api() {
+    let (readme, code) = (text("README.md"), text("console/src/serve/api.rs"));
+    let routes: Vec<&str> = code.split(".route(\"").skip(1).filter_map(|rest| rest.split('"').next()).collect();
+    assert!(routes.len() > 5, "{routes:?}");
+    for route in routes {
+        let shown = format!(" {}`", route.replace("{run}", "ID").replace("{command}", "COMMAND"));
+        assert!(readme.contains(&shown), "README.md does not list {route}");
+    }
+}
+
 /// But for the prefix: the permissions of RabbitMQ's user name it.
 #[test]
 fn compose_hands_every_setting_on() {

@@ -13,6 +13,7 @@ use common::store::{Claim, Claimed, Owed};
 use common::tool;
 
 use super::expression::{Matcher, named};
+use super::text;
 
 /// Labels that Prometheus gives to every target.
 const TARGET: [&str; 2] = ["job", "instance"];
@@ -164,6 +165,28 @@ fn fleet() -> String {
     let queues = Queue::ALL.map(|queue| (queue, QueueLook { ready: 0, consumers: 0 }));
     fleet.show(&Census { queues: queues.into(), ..Census::default() });
     metrics.text()
+}
+
+/// Every family with its labels, and nothing that there is not.
+#[test]
+fn the_operators_page_lists_every_metric() {
+    let mut families: BTreeMap<String, BTreeSet<String>> = BTreeMap::new();
+    for (name, labels) in Exposed::all().0.into_iter().filter(|(name, _)| name.starts_with("planrelay_")) {
+        let histogram = ["_bucket", "_sum", "_count"].into_iter().find_map(|part| name.strip_suffix(part));
+        let labels = labels.into_keys().filter(|label| label != "le");
+        families.entry(histogram.unwrap_or(&name).to_owned()).or_default().extend(labels);
+    }
+    assert!(families.len() > 25, "{families:?}");
+    let page = text("deploy/monitoring.md");
+    for (name, labels) in &families {
+        let labels: Vec<String> = labels.iter().map(|label| format!("`{label}`")).collect();
+        let row = format!("| `{name}` | {} |", labels.join(", "));
+        let begins = row.replace("|  |", "| |");
+        assert!(page.lines().any(|line| line.starts_with(&begins)), "deploy/monitoring.md has no row {begins}");
+    }
+    for word in page.split(|c: char| !c.is_ascii_alphanumeric() && c != '_').filter(|word| word.starts_with("planrelay_")) {
+        assert!(families.contains_key(word), "deploy/monitoring.md: nobody exposes {word}");
+    }
 }
 
 #[test]

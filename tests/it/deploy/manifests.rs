@@ -288,12 +288,11 @@ fn the_network_is_closed_but_for_what_is_needed() {
     let deny = named(&objects, "NetworkPolicy", "planrelay-deny");
     assert_eq!(deny["spec"]["policyTypes"], json!(["Ingress", "Egress"]));
     assert!(services.iter().all(|service| selects(&deny["spec"]["podSelector"], service.labels())));
-    // Names; RabbitMQ and Redis, plain and with TLS; a model over HTTPS.
-    let servers = [53, 5671, 5672, 6379, 6380];
-    let with_model = BTreeSet::from_iter(servers.into_iter().chain([443]));
+    // Names; RabbitMQ and Redis, plain and with TLS; Sentinel; a model over HTTPS.
+    let out = BTreeSet::from([53, 443, 5671, 5672, 6379, 6380, 26379]);
     for service in SERVICES {
-        // The console asks no model, and is the only one that somebody else than Prometheus calls.
-        let (out, comes) = if service == "console" { (BTreeSet::from(servers), 2) } else { (with_model.clone(), 1) };
+        // The console is the only one that somebody else than Prometheus calls.
+        let comes = if service == "console" { 2 } else { 1 };
         assert_eq!((&egress[service], ingress[service]), (&out, comes), "{service}");
     }
 }
