@@ -30,8 +30,10 @@ fn main() {
             fs::write(folder.join(format!("{count:04}")), bytes).expect("a seed is written");
         }
     };
-    for file in fs::read_dir(fixtures.join("v1")).expect("the golden files") {
-        let bytes = fs::read(file.expect("a golden file").path()).expect("a golden file");
+    let golden = fs::read_dir(fixtures.join("v1")).expect("the golden files");
+    // Beside the messages stand states of the keys, in a folder of their own.
+    for file in golden.map(|file| file.expect("a golden file").path()).filter(|path| path.is_file()) {
+        let bytes = fs::read(file).expect("a golden file");
         seed("messages", &bytes);
         if let Some(plan) = serde_json::from_slice::<Value>(&bytes).ok().as_ref().and_then(|message| message.get("plan")) {
             seed("plans", plan.to_string().as_bytes());
