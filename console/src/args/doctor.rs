@@ -31,6 +31,10 @@ permissions show in requests that the server refuses as invalid once it has foun
 some 1,500 tokens in all, more where a rung is refused or the model reasons; with --no-model none. It looks from where it runs and as the user in AMQP_URL and REDIS_URL.";
 
 fn http_url(text: &str) -> Result<String, String> {
+    if text.contains('@') {
+        // It would be printed with its password.
+        return Err("a URL without user and password: those of AMQP_URL are used".to_owned());
+    }
     let is_url = ["http://", "https://"].iter().any(|scheme| text.strip_prefix(scheme).is_some_and(|rest| !rest.is_empty()));
     if is_url { Ok(text.to_owned()) } else { Err("a URL such as http://host:15672".to_owned()) }
 }

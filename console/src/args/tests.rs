@@ -104,3 +104,13 @@ fn every_command_has_an_example() {
         assert!(help.contains(&format!("planrelay {}", command.get_name())), "{}", command.get_name());
     }
 }
+
+#[test]
+fn the_management_url_holds_no_password() {
+    let parse = |url: &str| CommandLine::try_parse_from(["planrelay", "doctor", "--management-url", url]);
+    assert!(parse("http://rabbitmq:15672").is_ok());
+    for (url, why) in [("http://u:p@rabbitmq:15672", "those of AMQP_URL are used"), ("rabbitmq:15672", "a URL such as")] {
+        let said = parse(url).map(|_| ()).unwrap_err().to_string();
+        assert!(said.contains(why), "{said}");
+    }
+}
