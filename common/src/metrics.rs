@@ -21,12 +21,14 @@ use crate::limits::METRIC_MODELS_MAX;
 use crate::llm::{Failed, LlmError, ModelCall, Reply};
 use crate::message::Queue;
 use crate::run::{Outcome, RunStatus, StepRecord};
-use crate::store::{Again, Claimed};
+use crate::store::Claimed;
 use crate::tool;
 
 mod fleet;
+mod labels;
 
 pub use fleet::{Census, Fleet};
+pub use labels::{AttemptEnd, PlanKind, Purpose, Server, Settled};
 
 /// Upper bounds of latency buckets, in seconds: from a tool call in memory to the longest step.
 const SECONDS: [f64; 18] =
@@ -46,121 +48,6 @@ impl MetricConstructor<Histogram> for Buckets {
     fn new_metric(&self) -> Histogram {
         Histogram::new(SECONDS)
     }
-}
-
-/// The name of a model's purpose, as it stands in the audit trail too.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Purpose {
-    /// A first plan.
-    Plan,
-    /// What becomes of a plan.
-    Replan,
-    /// A move within a step.
-    Act,
-    /// The final answer.
-    Answer,
-}
-
-impl Purpose {
-    /// The name as it stands in labels and in the audit trail.
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Purpose::Plan => "plan",
-            Purpose::Replan => "replan",
-            Purpose::Act => "act",
-            Purpose::Answer => "answer",
-        }
-    }
-}
-
-/// What became of a plan slot.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum PlanKind {
-    /// The run's first plan.
-    First,
-    /// A later revision.
-    Revision,
-    /// The plan stays as it is.
-    Kept,
-}
-
-impl PlanKind {
-    fn as_str(self) -> &'static str {
-        match self {
-            PlanKind::First => "first",
-            PlanKind::Revision => "revision",
-            PlanKind::Kept => "kept",
-        }
-    }
-}
-
-/// How an attempt of a step ended.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum AttemptEnd {
-    /// With the step's outcome.
-    Reported,
-    /// With another attempt to come.
-    Retried,
-    /// The endpoint asks for patience.
-    RateLimited,
-    /// The process stops; the step goes on elsewhere.
-    Released,
-    /// Somebody else has the step, or nobody wants it any more.
-    Lost,
-}
-
-impl AttemptEnd {
-    fn as_str(self) -> &'static str {
-        match self {
-            AttemptEnd::Reported => "reported",
-            AttemptEnd::Retried => "retried",
-            AttemptEnd::RateLimited => "rate_limited",
-            AttemptEnd::Released => "released",
-            AttemptEnd::Lost => "lost",
-        }
-    }
-}
-
-impl From<&Again> for AttemptEnd {
-    fn from(again: &Again) -> Self {
-        match again {
-            Again::Retry | Again::Anew(_) => AttemptEnd::Retried,
-            Again::Park => AttemptEnd::RateLimited,
-        }
-    }
-}
-
-/// What became of a message in hand.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Settled {
-    /// Acknowledged.
-    Done,
-    /// A dead letter.
-    Parked,
-    /// Handled again, in this process.
-    Retried,
-    /// Given back to the broker.
-    Returned,
-}
-
-impl Settled {
-    fn as_str(self) -> &'static str {
-        match self {
-            Settled::Done => "done",
-            Settled::Parked => "parked",
-            Settled::Retried => "retried",
-            Settled::Returned => "returned",
-        }
-    }
-}
-
-/// A server that connections are made to.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Server {
-    /// RabbitMQ.
-    Broker,
-    /// Redis.
-    Store,
 }
 
 /// What this process counts. A cheap handle: clones share everything.
@@ -257,8 +144,8 @@ impl Metrics {
             let label = if queue == Queue::Dead { "unknown" } else { queue.role() };
             self.0.dead_letters.get_or_create(&[("queue", label)]).inc_by(0);
         }
-        for server in ["broker", "store"] {
-            self.0.reconnects.get_or_create(&[("server", server)]).inc_by(0);
+        for server in [Server::Broker, Server::Store] {
+            self.0.reconnects.get_or_create(&[("server", server.as_str())]).inc_by(0);
         }
         for status in [RunStatus::Succeeded, RunStatus::Partial, RunStatus::Failed, RunStatus::Cancelled] {
             self.0.runs_ended.get_or_create(&[("status", status.as_str())]).inc_by(0);
@@ -421,11 +308,7 @@ impl Metrics {
 
     /// A connection was made again after it was lost.
     pub fn reconnected(&self, server: Server) {
-        let server = match server {
-            Server::Broker => "broker",
-            Server::Store => "store",
-        };
-        self.0.reconnects.get_or_create(&[("server", server)]).inc();
+        self.0.reconnects.get_or_create(&[("server", server.as_str())]).inc();
     }
 
     /// A publication is repeated.
